@@ -1,0 +1,374 @@
+"""Every knob of lmjax, its default and its check, in one place.
+
+A config file is a small Python file whose `get_config()` returns an `ml_collections.ConfigDict`
+with the fields it cares about; `from_dict` lays them over the defaults below and checks the whole.
+All models are frozen and hold only scalars, tuples and other frozen models, so a `Config` hashes
+and can be a static argument.
+
+Each field is *fixed* or *free*. A fixed field belongs to the recipe: a resumed run refuses to
+change it. A free field belongs to the machine or to the reporting (devices, micro-batch, cadences):
+a resumed run accepts the change and records it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import pydantic
+
+from lmjax.errors import UserError
+
+
+def _field(default: Any, doc: str, *, free: bool, **checks: Any) -> Any:
+    return pydantic.Field(default, description=doc, json_schema_extra={"free": free}, **checks)
+
+
+def fixed(default: Any, doc: str, **checks: Any) -> Any:
+    """A field that a resumed run may not change."""
+    return _field(default, doc, free=False, **checks)
+
+
+def free(default: Any, doc: str, **checks: Any) -> Any:
+    """A field that a resumed run may change."""
+    return _field(default, doc, free=True, **checks)
+
+
+class Section(pydantic.BaseModel):
+    """A frozen group of fields; unknown names and silent type changes are errors."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelConfig(Section):
+    """The shape of the network. A family's preset fills it; any field may be overridden."""
+
+    preset: str | None = fixed(None, "name of a published size of the family, e.g. 'small'")
+    vocab_size: int | None = fixed(
+        None, "rows of the embedding; None: the tokenizer's, rounded up to 128", gt=0
+    )
+    hidden_size: int = fixed(256, "width of the residual stream", gt=0)
+    num_layers: int = fixed(4, "number of blocks", gt=0)
+    num_heads: int = fixed(4, "attention heads", gt=0)
+    num_kv_heads: int | None = fixed(None, "key/value heads; None: num_heads", gt=0)
+    head_dim: int | None = fixed(None, "width of a head; None: hidden_size / num_heads", gt=0)
+    mlp_size: int | None = fixed(None, "inner width of the MLP; None: 4 hidden_size", gt=0)
+    mlp_gated: bool = fixed(False, "gated MLP: activation(x W) * (x V)")
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = fixed(
+        "gelu_tanh", "'gelu' is the exact (erf) form, 'gelu_tanh' its tanh approximation"
+    )
+    norm: Literal["layernorm", "rmsnorm"] = fixed("layernorm", "kind of normalisation")
+    norm_placement: Literal["pre", "post"] = fixed(
+        "pre", "before each sublayer with a final norm, or after each residual sum"
+    )
+    norm_epsilon: float = fixed(1e-5, "added to the variance", gt=0)
+    position: Literal["learned", "none"] = fixed("learned", "how positions enter the model")
+    max_positions: int | None = fixed(
+        1024, "rows of a learned position table: the longest sequence", gt=0
+    )
+    attention: Literal["causal", "bidirectional"] = fixed("causal", "who may look at whom")
+    use_bias: bool = fixed(True, "biases in linear layers and norms")
+    tie_embeddings: bool = fixed(True, "the LM head shares the embedding's matrix")
+    dropout: float = fixed(0.0, "rate at embedding, attention and residual sums", ge=0, lt=1)
+    init_std: float = fixed(0.02, "standard deviation of the normal initialiser", gt=0)
+    init_residual_scale: bool = fixed(
+        True, "residual output projections start at init_std / sqrt(2 num_layers) (GPT-2)"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.head_dim is None and self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not divisible by num_heads={self.num_heads}; "
+                "choose another number of heads or set head_dim"
+            )
+        if self.num_heads % self.kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}"
+            )
+        if self.position == "learned" and self.max_positions is None:
+            raise ValueError("position='learned' needs max_positions, the rows of its table")
+        return self
+
+    @property
+    def head_width(self) -> int:
+        """Width K of one attention head."""
+        return self.head_dim or self.hidden_size // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key/value heads."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Inner width of the MLP."""
+        return self.mlp_size or 4 * self.hidden_size
+
+
+class ObjectiveConfig(Section):
+    """What is predicted."""
+
+    name: Literal["clm"] = fixed("clm", "training objective: 'clm', causal language modelling")
+
+
+class TokenizerConfig(Section):
+    """A tokenizer to use, or how to train one on the run's own text."""
+
+    path: str | None = free(None, "folder of a trained tokenizer; None: train one on data.path")
+    vocab_size: int = fixed(32_000, "number of ids, special tokens and bytes included", ge=300)
+    model_type: Literal["unigram", "bpe"] = fixed("bpe", "SentencePiece model")
+    character_coverage: float = fixed(
+        0.9995, "share of characters that get pieces; the rest become bytes", gt=0.9, le=1
+    )
+    sample_bytes: int = fixed(
+        100_000_000, "text the tokenizer is trained on, spread over all files", gt=0
+    )
+
+
+class DataConfig(Section):
+    """Where the text is and how it becomes rows."""
+
+    path: str = free(
+        "bundled:corpus_small",
+        "a prepared store, or raw text: files, globs or folders, comma-separated",
+    )
+    eval_path: str | None = free(None, "held-out store or text; None: a part of data.path")
+    eval_fraction: float = fixed(0.01, "share of documents held out, by hash", ge=0, lt=1)
+    text_key: str = fixed("text", "field (JSONL) or column (Parquet) that holds the text")
+    text_split: Literal["file", "paragraph", "line"] = fixed(
+        "file", "what one document is in a .txt file; paragraphs end at blank lines"
+    )
+    seq_len: int = fixed(1024, "tokens in a row of the batch", gt=1)
+    num_workers: int = free(0, "processes that make batches; 0: a thread of the main one", ge=0)
+    prepare_workers: int | None = free(
+        None, "processes that tokenise raw text; None: one per core", gt=0
+    )
+    cache_dir: str = free("~/.cache/lmjax", "where raw text is kept once tokenised")
+
+
+WeightDecay = tuple[tuple[str, float], ...]
+
+
+class OptimizerConfig(Section):
+    """The update rule."""
+
+    name: Literal["adamw"] = fixed("adamw", "update rule")
+    learning_rate: float = fixed(6e-4, "peak learning rate", gt=0)
+    beta1: float = fixed(0.9, "decay of the first moment", ge=0, lt=1)
+    beta2: float = fixed(0.95, "decay of the second moment", ge=0, lt=1)
+    epsilon: float = fixed(1e-8, "added to the root of the second moment", gt=0)
+    weight_decay: float | WeightDecay = fixed(
+        0.1,
+        "decoupled decay; a number spares biases, norm scales and positions; "
+        "or ordered (regex, decay) pairs, the first match wins",
+    )
+    clip_norm: float | None = fixed(1.0, "largest global norm of the gradient; None: any", gt=0)
+
+
+class ScheduleConfig(Section):
+    """Learning rate as a multiple of the peak; every schedule starts with a linear warm-up."""
+
+    name: Literal["linear", "cosine", "rsqrt", "constant", "wsd"] = fixed("cosine", "shape")
+    warmup_steps: int = fixed(0, "steps from 0 to the peak", ge=0)
+    decay_steps: int | None = fixed(
+        None, "step at which the schedule ends; None: train.num_steps of the first start", gt=0
+    )
+    final_fraction: float = fixed(0.1, "last rate as a share of the peak", ge=0, le=1)
+    cooldown_fraction: float = fixed(
+        0.2, "wsd: share of decay_steps in the final 1-sqrt decay", gt=0, le=1
+    )
+
+
+class TrainConfig(Section):
+    """The run."""
+
+    num_steps: int = free(1000, "optimizer steps in all", gt=0)
+    global_batch_size: int = fixed(64, "rows of one step over all devices", gt=0)
+    micro_batch_size: int | Literal["auto"] = free(
+        "auto", "rows computed at a time over all devices; 'auto': what memory allows"
+    )
+    seed: int = fixed(0, "seed of initialisation, sample order and dropout", ge=0, lt=2**32)
+    dtype: Literal["auto", "float32", "bfloat16"] = free(
+        "auto", "compute type; 'auto': bfloat16 where the chip has it, else float32"
+    )
+    z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)
+    remat: Literal["none", "dots", "full"] = free(
+        "none", "what the backward pass recomputes: nothing, all but matmuls, whole blocks"
+    )
+    unroll_layers: bool | Literal["auto"] = free(
+        "auto", "unroll the scan over layers; 'auto': up to 24 layers, except on TPU"
+    )
+
+
+class MeshConfig(Section):
+    """How the devices are laid out."""
+
+    preset: Literal["data"] = free("data", "which logical axes are split over the devices")
+
+
+class CheckpointConfig(Section):
+    """When the state is saved and which saves are kept."""
+
+    every: int = free(500, "steps between saves; the last step is always saved", gt=0)
+    keep: int = free(2, "newest checkpoints kept", gt=0)
+    keep_period: int | None = free(None, "steps whose multiples are kept for ever", gt=0)
+
+
+class EvalConfig(Section):
+    """Held-out evaluation."""
+
+    every: int = free(500, "steps between evaluations; the last step is always evaluated", gt=0)
+    num_batches: int | None = free(
+        16, "global batches per evaluation; None: all held-out text", gt=0
+    )
+
+
+class LogConfig(Section):
+    """Reporting."""
+
+    every: int = free(10, "steps between rows of metrics.jsonl", gt=0)
+
+
+class Config(Section):
+    """A whole run."""
+
+    family: str = fixed("gpt2", "model family, a module of lmjax.families")
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    eval: EvalConfig = EvalConfig()
+    log: LogConfig = LogConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Config:
+        model, train, schedule = self.model, self.train, self.schedule
+        if model.position == "learned" and self.data.seq_len > model.max_positions:
+            raise ValueError(
+                f"data.seq_len={self.data.seq_len} is longer than model.max_positions="
+                f"{model.max_positions}; shorten the rows or enlarge the position table"
+            )
+        micro = train.micro_batch_size
+        if micro != "auto" and (micro < 1 or train.global_batch_size % micro):
+            raise ValueError(
+                f"train.micro_batch_size={micro} does not divide train.global_batch_size="
+                f"{train.global_batch_size}; choose a divisor or 'auto'"
+            )
+        if schedule.decay_steps is not None and schedule.warmup_steps > schedule.decay_steps:
+            raise ValueError(
+                f"schedule.warmup_steps={schedule.warmup_steps} is beyond schedule.decay_steps="
+                f"{schedule.decay_steps} (by default the first train.num_steps)"
+            )
+        return self
+
+
+def leaves(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+    """Yields (dotted name, value, is free) of every field, depth first."""
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, info.json_schema_extra["free"]
+
+
+def field_names() -> dict[str, bool]:
+    """Dotted name of every field -> whether it is free."""
+    return {name: is_free for name, _, is_free in leaves(Config())}
+
+
+def check_name(name: str) -> None:
+    """Raises UserError with the nearest field name if `name` (dotted) is no field."""
+    names = field_names()
+    if name in names:
+        return
+    sections = {n.rsplit(".", 1)[0] for n in names if "." in n}
+    if name in sections:
+        raise UserError(
+            f"config.{name} is a group of fields; set one of them, e.g. "
+            f"--config.{next(n for n in names if n.startswith(name + '.'))}=VALUE"
+        )
+    last = name.rsplit(".", 1)[-1]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6) or [
+        n
+        for n in names
+        if n.rsplit(".", 1)[-1]
+        in difflib.get_close_matches(last, [m.rsplit(".", 1)[-1] for m in names], n=1, cutoff=0.6)
+    ]
+    hint = f"did you mean config.{near[0]}?" if near else "see --help_config for all fields"
+    raise UserError(f"unknown config field: config.{name}; {hint}")
+
+
+def flatten(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> {dotted name: value}."""
+    flat: dict[str, Any] = {}
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{dotted name: value} -> nested dict."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, last = name.split(".")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return nested
+
+
+def _tuples(value: Any) -> Any:
+    """Lists (from JSON and from config files) become tuples, so that the result hashes."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def from_dict(raw: Mapping[str, Any]) -> Config:
+    """Checks a nested mapping of fields and lays it over the defaults.
+
+    Raises:
+      UserError: on an unknown name (with the nearest one), a wrong type, a value out of range or
+        an impossible combination; one line, naming the field and the value.
+    """
+    flat = flatten(raw)
+    for name in flat:
+        check_name(name)
+    try:
+        return Config.model_validate(unflatten({k: _tuples(v) for k, v in flat.items()}))
+    except pydantic.ValidationError as error:
+        raise UserError(_describe(error)) from None
+
+
+def _describe(error: pydantic.ValidationError) -> str:
+    first = error.errors()[0]
+    names = field_names()
+    parts = [str(p) for p in first["loc"]]
+    while parts and ".".join(parts) not in names:
+        parts.pop()
+    message = first["msg"].removeprefix("Value error, ")
+    if not parts:  # a check over several fields names them itself
+        return f"config: {message}"
+    field = ".".join(parts)
+    got = first["input"]
+    return f"config.{field}={got!r} ({type(got).__name__}): {message[:1].lower()}{message[1:]}"
+
+
+def replace(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The config with some dotted fields set to other values, checked anew."""
+    return from_dict(unflatten(flatten(to_dict(config)) | dict(changes)))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The whole config as nested plain values, ready for JSON."""
+    return config.model_dump(mode="json")

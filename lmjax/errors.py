@@ -1,0 +1,10 @@
+"""The one exception whose text is written for the user.
+
+Whoever raises `UserError` writes one line: what is wrong, then what to do about it. The command
+lines print it as it stands and leave with exit code 1; any other exception is a defect of lmjax
+and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """A mistake or a condition that the user can mend; its text is one line of cause and fix."""
