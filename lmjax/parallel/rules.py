@@ -7,6 +7,7 @@ does not name is replicated.
 
 from __future__ import annotations
 
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data",)
@@ -36,3 +37,23 @@ def num_batch_shards(mesh: Mesh, rules: Rules) -> int:
     for axis in (axes,) if isinstance(axes, str) else axes:
         size *= mesh.shape[axis]
     return size
+
+
+def host_rows(sharding: NamedSharding, micro_rows: int, num_micro: int) -> np.ndarray:
+    """Rows of the global batch that this host's devices hold, micro-batch by micro-batch.
+
+    Args:
+      sharding: of a [micro_rows, ...] field.
+      micro_rows: rows of one micro-batch over all devices; micro-batch m has rows
+        m * micro_rows ... (m + 1) * micro_rows - 1 of the global batch.
+      num_micro: micro-batches of a step.
+
+    Returns:
+      int64 [num_micro * rows per micro-batch on this host].
+    """
+    slices = {
+        index[0].indices(micro_rows)[:2]
+        for index in sharding.addressable_devices_indices_map((micro_rows,)).values()
+    }
+    local = np.concatenate([np.arange(start, stop) for start, stop in sorted(slices)])
+    return (np.arange(num_micro)[:, None] * micro_rows + local).ravel()

@@ -61,6 +61,11 @@ class Console:
         self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(self._file)
 
+    def log_only(self, message: str) -> None:
+        """Into the log file, not on the screen."""
+        if self._file is not None:
+            self._file.handle(logger.makeRecord("lmjax", logging.ERROR, "", 0, message, (), None))
+
     def start(self, done: int, total: int) -> None:
         """Opens the progress bar at step `done` of `total`."""
         if not self.live:

@@ -31,6 +31,7 @@ class Reporter:
         *,
         num_steps: int,
         start: int,
+        start_tokens: jax.Array,
         exact_likelihood: bool,
         flops_per_token: float,
         peak_flops: float | None,
@@ -40,9 +41,8 @@ class Reporter:
         self._flops_per_token, self._peak = flops_per_token, peak_flops
         self._pending: tuple[int, dict[str, Any], bool] | None = None
         self._clock = time.monotonic()
-        self._clock_step, self._clock_tokens = start, None
+        self._clock_step, self._clock_tokens = start, total_tokens(start_tokens)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_PLATEAU_ROWS)
-        self.last_rows: dict[str, dict[str, Any]] = {}
 
     def tick(self, step: int, state: TrainState, metrics: dict[str, Any]) -> None:
         """Reads the step before this one, which was launched while the host was busy."""
@@ -76,7 +76,6 @@ class Reporter:
     def eval_row(self, step: int, row: dict[str, Any]) -> None:
         """Writes and shows a held-out evaluation."""
         self._writer.write(step, "eval", row)
-        self.last_rows["eval"] = row
         bits = f"  {row['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in row else ""
         self._console.line(
             f"step {step}/{self._num_steps}  held-out loss {row['loss']:.4f}  "
@@ -103,19 +102,14 @@ class Reporter:
         row["tokens"] = total_tokens(metrics["tokens"])
         now = time.monotonic()
         seconds = max(now - self._clock, 1e-9)
-        # Without an earlier row the tokens of this window are unknown: a window may span a restart.
         steps = step - self._clock_step
-        if self._clock_tokens is not None:
-            rate = (row["tokens"] - self._clock_tokens) / seconds
-        else:
-            rate = row["tokens"] / step * steps / seconds
+        rate = (row["tokens"] - self._clock_tokens) / seconds
         row["tokens_per_second"] = rate
         if self._peak:
             row["mfu"] = rate * self._flops_per_token / self._peak
         eta = (self._num_steps - step) * seconds / max(steps, 1)
         self._clock, self._clock_step, self._clock_tokens = now, step, row["tokens"]
         self._writer.write(step, "train", row)
-        self.last_rows["train"] = row
         mfu = f"  MFU {row['mfu']:.1%}" if "mfu" in row else ""
         self._console.step(step, f"loss {row['loss']:.3f}  {count(rate)} tok/s{mfu}")
         self._console.line(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,9 +77,12 @@ class Workdir:
         """Lets go of the lock."""
         self._lock.release()
 
-    def read(self) -> RunConfig | None:
-        """The run that was started here; None in a fresh folder."""
-        return read(self.path)
+    def keep_tokenizer(self, source: epath.PathLike) -> None:
+        """Copies a tokenizer's folder here, so that the workdir is whole without the data."""
+        if not self.tokenizer.exists():
+            temporary = self.path / ".tokenizer.tmp"
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+            temporary.replace(self.tokenizer)
 
     def write(self, run: RunConfig) -> None:
         """Puts config.json in place at once."""
@@ -122,7 +126,7 @@ def sha256(path: epath.PathLike) -> str:
 
 
 def resume(
-    run: RunConfig, source: dict[str, str] | None, overrides: Mapping[str, Any], step: int
+    run: RunConfig, source: dict[str, str] | None, overrides: Mapping[str, Any]
 ) -> RunConfig:
     """The run with what the command line asks for, where that may change.
 
@@ -130,7 +134,6 @@ def resume(
       run: from config.json.
       source: name and hash of the config file on the command line; None: none was given.
       overrides: dotted fields set on the command line.
-      step: where the run goes on; recorded beside each change.
 
     Raises:
       UserError: another config file, or a change of a fixed field; both values are named.
@@ -155,5 +158,5 @@ def resume(
                 f"config.{name} belongs to the recipe of this run: it was started with {old!r}, "
                 f"the command line says {new!r}; leave it out, or give another --workdir"
             )
-        changes.append({"step": step, "field": name, "from": old, "to": new})
+        changes.append({"field": name, "from": old, "to": new})
     return RunConfig(wanted, run.source, run.changes + changes)
