@@ -1,0 +1,56 @@
+"""From ids and positions to the residual stream, and back from it to logits.
+
+Positions are data: they come from the batch, because they restart in every packed segment and go
+on from the cache when decoding. An id or position outside its table gives NaN, not a wrong row.
+
+Shape suffixes: B rows, T length, P predicted positions, D hidden_size, V vocabulary,
+N max_positions.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lmjax.config import ModelConfig
+from lmjax.nn import linear
+
+
+class Embed(nn.Module):
+    """Token table and, where positions are learned, a position table (Vaswani et al. 2017, 3.4)."""
+
+    config: ModelConfig
+    vocab_size: int
+    dtype: jnp.dtype
+
+    def setup(self):
+        config = self.config
+        init = linear.normal_init(config)
+        self.token = self.param(
+            "token",
+            nn.with_logical_partitioning(init, ("vocab", "embed")),
+            (self.vocab_size, config.hidden_size),
+        )
+        if config.position == "learned":
+            self.position = self.param(
+                "position",
+                nn.with_logical_partitioning(init, ("positions", "embed")),
+                (config.max_positions, config.hidden_size),
+            )
+
+    def __call__(self, inputs_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        """int32 ids and positions -> x_BTD in `dtype`."""
+        x_BTD = jnp.take(self.token, inputs_BT, axis=0)
+        if self.config.position == "learned":
+            x_BTD = x_BTD + jnp.take(self.position, positions_BT, axis=0)
+        return x_BTD.astype(self.dtype)
+
+    def attend(self, hidden_BPD: jax.Array) -> jax.Array:
+        """Tied output projection (Press and Wolf 2017): hidden E^T, logits_BPV in float32."""
+        return jnp.einsum(
+            "bpd,vd->bpv",
+            hidden_BPD.astype(self.dtype),
+            self.token.astype(self.dtype),
+            preferred_element_type=jnp.float32,
+        )

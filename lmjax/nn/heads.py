@@ -1,0 +1,50 @@
+"""What stands on the trunk: the positions to predict, and their logits.
+
+Shape suffixes: B rows, T length, P predicted positions, D hidden_size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lmjax.config import ModelConfig
+from lmjax.nn import linear
+
+
+def predicted(hidden_BTD: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Hidden states at the batch's predicted positions, hidden_BPD.
+
+    With `predict_at` [B, P] those positions are gathered before the vocabulary projection, which
+    then costs P/T of itself; the gather is along each row, so it stays local to a shard of rows.
+    Without it every position is predicted and hidden_BTD is returned as it is.
+    """
+    if "predict_at" not in batch:
+        return hidden_BTD
+    return jnp.take_along_axis(hidden_BTD, batch["predict_at"][:, :, None], axis=1)
+
+
+class LMHead(nn.Module):
+    """Untied vocabulary projection without bias; a tied one is `Embed.attend`."""
+
+    config: ModelConfig
+    vocab_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden_BPD: jax.Array) -> jax.Array:
+        """hidden_BPD -> logits_BPV in float32."""
+        kernel_DV = self.param(
+            "kernel",
+            nn.with_logical_partitioning(linear.normal_init(self.config), ("embed", "vocab")),
+            (self.config.hidden_size, self.vocab_size),
+        )
+        return jnp.einsum(
+            "bpd,dv->bpv",
+            hidden_BPD.astype(self.dtype),
+            kernel_DV.astype(self.dtype),
+            preferred_element_type=jnp.float32,
+        )

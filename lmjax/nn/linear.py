@@ -1,0 +1,70 @@
+"""Linear maps and the initialisers they share.
+
+A kernel keeps the shape its use has, e.g. [embed, heads, head_dim] for queries, so that heads can
+be split over devices and an optimizer can tell inputs from outputs by their names.
+
+Shape suffixes: I input dims, O output dims (each one or more).
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.nn.initializers import Initializer
+
+from lmjax.config import ModelConfig
+
+
+def normal_init(config: ModelConfig) -> Initializer:
+    """Normal with standard deviation `init_std`."""
+    return nn.initializers.normal(config.init_std)
+
+
+def residual_init(config: ModelConfig) -> Initializer:
+    """Initialiser of a projection that writes to the residual stream.
+
+    GPT-2 (Radford et al. 2019, section 2.3) divides by the root of the number of such writes,
+    2 per block, so that the stream's variance does not grow with depth.
+    """
+    scale = 1 / math.sqrt(2 * config.num_layers) if config.init_residual_scale else 1.0
+    return nn.initializers.normal(config.init_std * scale)
+
+
+class Linear(nn.Module):
+    """y = x W (+ b), over the trailing dims of x.
+
+    Attributes:
+      features: sizes of the output dims O.
+      axes: logical names of the kernel's dims, inputs first; those beyond `features` contract.
+      kernel_init: initialiser of the kernel; the bias starts at 0.
+      use_bias: whether there is a bias, of shape `features`.
+      dtype: compute type; parameters are float32.
+    """
+
+    features: tuple[int, ...]
+    axes: tuple[str, ...]
+    kernel_init: Initializer
+    use_bias: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., I] -> [..., O] in `dtype`."""
+        num_in = len(self.axes) - len(self.features)
+        kernel_IO = self.param(
+            "kernel",
+            nn.with_logical_partitioning(self.kernel_init, self.axes),
+            (*x.shape[-num_in:], *self.features),
+        )
+        contract = (tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in)))
+        y = jax.lax.dot_general(
+            x.astype(self.dtype), kernel_IO.astype(self.dtype), (contract, ((), ()))
+        )
+        if self.use_bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[num_in:])
+            bias_O = self.param("bias", zeros, self.features)
+            y = y + bias_O.astype(self.dtype)
+        return y

@@ -1,0 +1,153 @@
+"""A stack of blocks: prefix + unit x n + suffix.
+
+The unit is the shortest run of blocks that repeats; its parameters are stacked [n, ...] and a scan
+goes over them, so that the program's size does not grow with depth. Blocks that do not repeat
+stand before or behind. Unrolling is the same scan with `unroll=n`: the same parameters.
+
+Shape suffixes: B rows, T length, D hidden_size, S cache slots, G key/value heads, K head width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lmjax.config import ModelConfig
+from lmjax.nn.attention import AttentionSpec, KeyValues, Tokens
+from lmjax.nn.block import Block, BlockSpec
+
+Remat = Literal["none", "dots", "full"]
+LayerCaches = dict[str, Any]
+
+# What the backward pass finds instead of recomputing it, per unit.
+_SAVED = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Order of the blocks: prefix, then `num_units` times unit, then suffix."""
+
+    unit: tuple[BlockSpec, ...]
+    num_units: int
+    prefix: tuple[BlockSpec, ...] = ()
+    suffix: tuple[BlockSpec, ...] = ()
+
+
+def layout(config: ModelConfig) -> Layout:
+    """The layout of a model."""
+    block = BlockSpec(AttentionSpec(causal=config.attention == "causal"))
+    return Layout(unit=(block,), num_units=config.num_layers)
+
+
+def init_caches(
+    config: ModelConfig, layout: Layout, batch_size: int, max_length: int, dtype: jnp.dtype
+) -> LayerCaches:
+    """Empty keys and values of every layer, in the tree that `Stack` takes and returns."""
+    shape = (batch_size, max_length, config.kv_heads, config.head_width)
+
+    def empty(*stacked: int) -> KeyValues:
+        return KeyValues(jnp.zeros((*stacked, *shape), dtype), jnp.zeros((*stacked, *shape), dtype))
+
+    caches: LayerCaches = {f"prefix_{i}": empty() for i in range(len(layout.prefix))}
+    if layout.num_units:
+        caches["unit"] = {str(i): empty(layout.num_units) for i in range(len(layout.unit))}
+    return caches | {f"suffix_{i}": empty() for i in range(len(layout.suffix))}
+
+
+class Unit(nn.Module):
+    """The blocks of one repetition, in the form a scan takes."""
+
+    config: ModelConfig
+    specs: tuple[BlockSpec, ...]
+    dtype: jnp.dtype
+    deterministic: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        caches: LayerCaches | None,
+        queries: Tokens,
+        keys: Tokens,
+        length: jax.Array | None,
+    ) -> tuple[jax.Array, LayerCaches | None]:
+        """(x_BTD, caches by slot, ...) -> (x_BTD, new caches)."""
+        new_caches = {}
+        for slot, spec in enumerate(self.specs):
+            name = str(slot)
+            block = Block(self.config, spec, self.dtype, self.deterministic, name=name)
+            cache = None if caches is None else caches[name]
+            x_BTD, new_caches[name] = block(x_BTD, queries, keys, cache, length)
+        return x_BTD, None if caches is None else new_caches
+
+
+class Stack(nn.Module):
+    """All blocks of a model.
+
+    Attributes:
+      config, dtype: of the blocks.
+      layout: which blocks, in which order.
+      remat: what the backward pass recomputes: 'none', all but matrix products ('dots') or 'full'.
+      unroll: how many units one iteration of the scan holds; layout.num_units unrolls it all.
+    """
+
+    config: ModelConfig
+    layout: Layout
+    dtype: jnp.dtype
+    remat: Remat
+    unroll: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        queries: Tokens,
+        keys: Tokens,
+        caches: LayerCaches | None = None,
+        length: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, LayerCaches | None]:
+        """As `Block.__call__`, with the caches of all layers (see `init_caches`)."""
+        new_caches = {}
+
+        def block(x_BTD: jax.Array, name: str, spec: BlockSpec) -> jax.Array:
+            module = Block(self.config, spec, self.dtype, deterministic, name=name)
+            cache = None if caches is None else caches[name]
+            x_BTD, new_caches[name] = module(x_BTD, queries, keys, cache, length)
+            return x_BTD
+
+        for i, spec in enumerate(self.layout.prefix):
+            x_BTD = block(x_BTD, f"prefix_{i}", spec)
+        if self.layout.num_units:
+            unit_caches = None if caches is None else caches["unit"]
+            x_BTD, new_caches["unit"] = self._scanned_unit(deterministic)(
+                x_BTD, unit_caches, queries, keys, length
+            )
+        for i, spec in enumerate(self.layout.suffix):
+            x_BTD = block(x_BTD, f"suffix_{i}", spec)
+        return x_BTD, None if caches is None else new_caches
+
+    def _scanned_unit(self, deterministic: bool) -> nn.Module:
+        unit = Unit
+        if self.remat != "none":
+            # Inside a loop nothing can be merged with the forward pass; unrolled, it must be kept
+            # from being merged.
+            unit = nn.remat(unit, policy=_SAVED[self.remat], prevent_cse=self.unroll > 1)
+        scanned = nn.scan(
+            unit,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            length=self.layout.num_units,
+            unroll=self.unroll,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        return scanned(self.config, self.layout.unit, self.dtype, deterministic, name="unit")
