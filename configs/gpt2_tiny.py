@@ -1,6 +1,6 @@
 """GPT-2, tiny: the first run, on the text that comes with lmjax.
 
-    python -m lmjax.main --config=configs/gpt2_tiny.py --workdir=runs/gpt2_tiny
+python -m lmjax.main --config=configs/gpt2_tiny.py --workdir=runs/gpt2_tiny
 """
 
 from ml_collections import ConfigDict

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console as RichConsole
 
 from lmjax import config as config_lib
-from lmjax import families, flops
+from lmjax import families, flops, objectives
 from lmjax.config import Config
 from lmjax.data import pipeline
 from lmjax.errors import UserError
 from lmjax.train import describe, loop, metrics, setup, workdir
+from lmjax.train import inspect as inspect_lib
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.console import Console, logger
 from lmjax.train.evaluate import evaluate as run_evaluation
@@ -318,3 +320,30 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, setup.Stores]:
+    """The batches a run would see, all rows of each, without a model or a device."""
+    config = _run_config(request).config
+    stores = setup.open_stores(config)
+    objective = objectives.make(config)
+    batch_size = config.train.global_batch_size
+    batches = pipeline.TrainBatches(
+        setup.windows(stores.train, objective),
+        objective,
+        config.train.seed,
+        batch_size,
+        np.arange(batch_size),
+    )
+    return config, batches, stores
+
+
+def inspect(request: Request, steps: range, max_rows: int, output: str | None) -> int:
+    """Prints the batches of some steps, or writes them as arrays."""
+    _, batches, stores = train_batches(request)
+    if output is None:
+        inspect_lib.show(RichConsole(), batches, stores.tokenizer, stores.train, steps, max_rows)
+    else:
+        np.savez_compressed(output, **inspect_lib.arrays(batches, steps))
+        print(f"wrote the batches of steps {steps.start} to {steps.stop - 1} to {output}")
+    return 0

@@ -279,14 +279,28 @@ def open_data(config: Config, stores: Stores, objective: Objective) -> Data:
             f"the tokenizer has {tokenizer.vocab_size} ids, the embedding {rows_V} rows "
             "(config.model.vocab_size); leave model.vocab_size out or enlarge it"
         )
-    cut = (objective.window_length, objective.window_stride)
-    train_windows, eval_windows = Windows(stores.train, *cut), Windows(stores.held_out, *cut)
+    train_windows = windows(stores.train, objective)
+    eval_windows = windows(stores.held_out, objective)
     counts = pipeline.count_targets(train_windows, objective, config.train.seed, rows_V)
     unigram, content_unigram = counts.log_probs()
     num_bytes = np.zeros(rows_V, np.float32)
     num_bytes[: tokenizer.vocab_size] = tokenizer.bytes_per_id
     tables = {"unigram": unigram, "content_unigram": content_unigram, "bytes": num_bytes}
     return Data(stores, train_windows, eval_windows, tables)
+
+
+def windows(store: Store, objective: Objective) -> Windows:
+    """A store cut as the objective wants it.
+
+    Raises:
+      UserError: there is not a single token to predict.
+    """
+    cut = Windows(store, objective.window_length, objective.window_stride)
+    if len(cut) == 0:
+        raise UserError(
+            f"{store.path}: the {store.split} split holds no text; prepare it with more"
+        )
+    return cut
 
 
 @dataclass(frozen=True)
