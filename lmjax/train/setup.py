@@ -93,7 +93,7 @@ class Program:
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
         """Mesh and axis rules that tracing looks for; enter it around whatever runs the model."""
-        with self.mesh, nn.logical_axis_rules(rules_lib.PRESETS[self.config.mesh.preset]):
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(rules_lib.PRESETS[self.config.mesh.preset]):
             yield
 
     def init(self) -> TrainState:
@@ -145,8 +145,7 @@ def make_program(config: Config, devices: list[jax.Device] | None = None) -> Pro
     objective = objectives.make(config)
     micro_rows = _micro_rows(config, dtype, mesh.devices.flat[0], shards)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
-    with mesh, nn.logical_axis_rules(rules):
-        abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh, rules)
+    abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh, rules)
     return Program(
         config,
         objective,

@@ -78,7 +78,7 @@ class TrainStep:
             self._apply,
             in_shardings=(state, sums, replicated),
             out_shardings=(state, replicated),
-            donate_argnums=(0, 1),
+            donate_argnums=0,
         )
         self._fused = jax.jit(
             self._whole,
@@ -136,7 +136,7 @@ class TrainStep:
         metrics = {
             "loss": total.sums["nats"] / weight,
             "window": window,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": self._schedule(state.step),
             "tokens": tokens,
         }

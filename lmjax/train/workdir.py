@@ -113,7 +113,7 @@ def read(path: epath.PathLike) -> RunConfig | None:
                 "use the version of lmjax that wrote it"
             )
         return RunConfig(config_lib.from_dict(raw["config"]), raw["source"], raw["changes"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} is no run's config ({type(error).__name__}: {error}); "
             "restore it or give another --workdir"
