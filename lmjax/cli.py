@@ -6,6 +6,7 @@ exit code 1, an interrupt in exit code 130. Anything else is a defect and keeps 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -43,4 +44,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        sys.exit(fail(f"{' '.join(str(error).split())}; --help lists the flags"))
+        missing = re.findall(r"Flag (--\w+) must have a value other than None", str(error))
+        why = f"missing {', '.join(missing)}" if missing else str(error).rstrip(".")
+        sys.exit(fail(f"{why}; --help lists the flags"))

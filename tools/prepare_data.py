@@ -46,10 +46,9 @@ def main() -> None:
     if VERIFY.value:
         store.verify(OUTPUT.value)
         log("verified: every file is what the manifest promises")
-    log(f"{OUTPUT.value}: {prepare.summary(manifest)}")
-    log(
-        f"next: python -m lmjax.main --config=CONFIG --workdir=DIR --config.data.path={OUTPUT.value}"
-    )
+    log(f"{OUTPUT.value}: {progress.summary(manifest)}")
+    where = f"--config.data.path={OUTPUT.value}"
+    log(f"next: python -m lmjax.main --config=CONFIG --workdir=DIR {where}")
 
 
 if __name__ == "__main__":

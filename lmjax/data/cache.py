@@ -92,7 +92,7 @@ def ensure_store(
             progress=show,
             log=log,
         )
-    log(prepare_lib.summary(manifest))
+    log(progress.summary(manifest))
     return output
 
 

@@ -20,6 +20,7 @@ from lmjax.data.text import Document, Meter, file_bytes, read_documents
 from lmjax.data.tokenizer import EOS_ID, Tokenizer
 
 NUM_HASHES = 1 << 64
+_HASH_DOMAIN = b"held-out"  # keeps the split independent of other uses of a text's hash
 _CHUNK_CHARS = 1 << 20
 _MAX_CHARS_IN_FLIGHT = 1 << 26
 
@@ -47,7 +48,8 @@ class Chunk:
 
 def document_hash(text: bytes) -> int:
     """Hash of a document's UTF-8 text, uniform in [0, 2**64): what decides about its split."""
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+    digest = hashlib.blake2b(text, digest_size=8, person=_HASH_DOMAIN).digest()
+    return int.from_bytes(digest, "big")
 
 
 def encoded_chunks(

@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,14 +24,13 @@ import filelock
 
 from lmjax.data import chunks, journal, store, text, writer
 from lmjax.data import files as files_lib
+from lmjax.data import progress as progress_lib
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.errors import UserError
 
 SPLITS = ("train", "eval")
 BLOCK_SIZE = 2048
 SHARD_TOKENS = 1 << 24
-
-Progress = Callable[[int, int, int], None]  # (bytes read, bytes in all, tokens written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ def prepare(
     eval_fraction: float = 0.01,
     num_workers: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
-    progress: Progress = lambda done, total, tokens: None,
+    progress: progress_lib.Progress = lambda done, total, tokens: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Tokenises text into a store, goes on with an unfinished one, or reuses a finished one.
@@ -137,7 +135,7 @@ def prepare(
             manifest = _reuse(job, log)
         else:
             manifest = _build(job, num_workers or os.cpu_count() or 1, progress, log)
-        _remove_leftovers(output, keep=manifest)
+        writer.remove_leftovers(output, keep=manifest)
     return manifest
 
 
@@ -164,10 +162,11 @@ def _reuse(job: _Job, log: Callable[[str], None]) -> dict[str, Any]:
     """The manifest of the finished store, if it is what the job would make."""
     manifest, _ = store.read_manifest(job.output)
     wanted = job.description()
-    other = [k for k in wanted if manifest.get(k) != wanted[k]]
+    other = [k for k in wanted if k != "settings" and manifest.get(k) != wanted[k]]
+    other += [k for k, v in job.settings.items() if manifest["settings"].get(k) != v]
     written = _mtime(os.path.join(job.output, store.MANIFEST))
     if not other and any(_mtime(file) > written for file in job.files):
-        other = ["text, changed since"]
+        other = ["text (changed since)"]
     if other:
         raise UserError(
             f"{job.output}: holds a finished store of other {', '.join(other)}; "
@@ -180,15 +179,15 @@ def _reuse(job: _Job, log: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _build(
-    job: _Job, num_workers: int, progress: Progress, log: Callable[[str], None]
+    job: _Job, num_workers: int, progress: progress_lib.Progress, log: Callable[[str], None]
 ) -> dict[str, Any]:
     key = job.key()
     saved = journal.load(job.output, key)
     if saved and not all(writer.can_resume(job.output, s, saved[0]["splits"][s]) for s in SPLITS):
         saved = None
     if not saved:
-        _check_ours(job.output)
-        _remove_leftovers(job.output, keep={})
+        writer.check_ours(job.output)
+        writer.remove_leftovers(job.output, keep={})
     else:
         tokens = sum(s["num_tokens"] for s in saved[0]["splits"].values())
         log(f"going on with {job.output} after {tokens:,} tokens")
@@ -199,7 +198,7 @@ def _build(
         _run(job, key, totals, position, num_workers, progress)
         if fraction and (threshold := _other_threshold(totals, log)) is not None:
             totals.close()
-            _remove_leftovers(job.output, keep={})
+            writer.remove_leftovers(job.output, keep={})
             totals = _open(job, threshold, None)
             _run(job, key, totals, (0, 0), num_workers, progress)
         return _finish(job, totals)
@@ -225,7 +224,7 @@ def _run(
     totals: _Totals,
     position: tuple[int, int],
     num_workers: int,
-    progress: Progress,
+    progress: progress_lib.Progress,
 ) -> None:
     """Reads the text from `position` to its end into the writers of `totals`."""
     encoded = chunks.encoded_chunks(
@@ -291,7 +290,7 @@ def _finish(job: _Job, totals: _Totals) -> dict[str, Any]:
     if not any(totals.num_documents().values()):
         raise UserError(
             f"{', '.join(job.files[:3])}: no documents"
-            f"{skipped_line(totals.counts, ' (skipped: {})')}; "
+            f"{progress_lib.skipped_line(totals.counts, ' (skipped: {})')}; "
             "check the input, text_key and text_split"
         )
     entries = {split: w.finish() for split, w in totals.writers.items()}
@@ -308,47 +307,3 @@ def _finish(job: _Job, totals: _Totals) -> dict[str, Any]:
     content = json.dumps(manifest, indent=2) + "\n"
     files_lib.write_whole(os.path.join(job.output, store.MANIFEST), content.encode())
     return manifest
-
-
-def skipped_line(counts: dict[str, int], template: str = "{}") -> str:
-    """ "3 not JSON, 1 empty" laid into `template`; "" where nothing was skipped."""
-    reasons = [f"{counts[k]} {why}" for k, why in text.SKIP_REASONS.items() if counts.get(k)]
-    return template.format(", ".join(reasons)) if reasons else ""
-
-
-_OURS = re.compile(
-    r"(?:train|eval)(?:-\d+\.arrayrecord|\.(?:starts|origin)\.(?:raw|npy))(?:\.partial)?"
-    r"|progress\.npz(?:\.partial)?|manifest\.json\.partial|tokenizer"
-)
-
-
-def _check_ours(output: str) -> None:
-    foreign = [name for name in sorted(os.listdir(output)) if not _OURS.fullmatch(name)]
-    if foreign:
-        raise UserError(
-            f"{output}: holds other files ({', '.join(foreign[:3])}); choose an empty folder"
-        )
-
-
-def _remove_leftovers(output: str, keep: dict[str, Any]) -> None:
-    """Deletes what belongs to an unfinished store and not to the one whose manifest is `keep`."""
-    kept = {store.TOKENIZER}
-    for entry in keep.get("splits", {}).values():
-        kept |= {f["file"] for f in (*entry["shards"], entry["starts"], entry["origin"])}
-    with files_lib.writing(output):
-        for name in os.listdir(output):
-            if _OURS.fullmatch(name) and name not in kept:
-                os.remove(os.path.join(output, name))
-
-
-def summary(manifest: dict[str, Any]) -> str:
-    """One line on what a store holds: documents, tokens, bytes per token, what was skipped."""
-    splits = manifest["splits"]
-    tokens = sum(s["num_tokens"] for s in splits.values())
-    size = sum(s["num_bytes"] for s in splits.values())
-    parts = [
-        f"{name} {s['num_documents']:,} documents, {s['num_tokens']:,} tokens"
-        for name, s in splits.items()
-    ]
-    skipped = skipped_line(manifest["counts"], "; skipped: {}")
-    return f"{'; '.join(parts)}; {size / tokens:.2f} bytes per token{skipped}"

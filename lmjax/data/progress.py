@@ -1,22 +1,25 @@
-"""Shows how far the preparation of a store has come: a bar on a terminal, else now and then a line."""
+"""What the user is told of the preparation of a store: how far it has come, then what is in it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import rich.console
 import rich.progress
 
-from lmjax.data.prepare import Progress
+from lmjax.data.text import SKIP_REASONS
+
+Progress = Callable[[int, int, int], None]  # (bytes read, bytes in all, tokens written)
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
 def shown(title: str, log: Callable[[str], None]) -> Iterator[Progress]:
-    """Yields the callback that `prepare` takes; `log` gets the lines where there is no terminal."""
+    """Yields the callback that `prepare` takes: a bar on a terminal, else lines through `log`."""
     console = rich.console.Console(stderr=True)
     if not console.is_terminal:
         yield _lines(title, log)
@@ -47,3 +50,22 @@ def _lines(title: str, log: Callable[[str], None]) -> Progress:
         log(f"{title}: {share:.0f} %, {tokens / 1e6:.1f}M tokens, {now - began:.0f} s")
 
     return line
+
+
+def skipped_line(counts: dict[str, int], template: str = "{}") -> str:
+    """ "3 not JSON, 1 empty" laid into `template`; "" where nothing was skipped."""
+    reasons = [f"{counts[k]} {why}" for k, why in SKIP_REASONS.items() if counts.get(k)]
+    return template.format(", ".join(reasons)) if reasons else ""
+
+
+def summary(manifest: dict[str, Any]) -> str:
+    """One line on what a store holds: documents, tokens, bytes per token, what was skipped."""
+    splits = manifest["splits"]
+    tokens = sum(s["num_tokens"] for s in splits.values())
+    size = sum(s["num_bytes"] for s in splits.values())
+    parts = [
+        f"{name} {s['num_documents']:,} documents, {s['num_tokens']:,} tokens"
+        for name, s in splits.items()
+    ]
+    skipped = skipped_line(manifest["counts"], "; skipped: {}")
+    return f"{'; '.join(parts)}; {size / tokens:.2f} bytes per token{skipped}"

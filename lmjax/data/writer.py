@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from typing import Any, BinaryIO
 
@@ -18,7 +19,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from lmjax.data import files as files_lib
-from lmjax.data.store import ORIGIN_DTYPE, file_entry
+from lmjax.data.store import ORIGIN_DTYPE, TOKENIZER, file_entry
+from lmjax.errors import UserError
 
 _EMPTY = {"num_tokens": 0, "num_documents": 0, "num_bytes": 0, "shards": []}
 _INDEX_DTYPES = {"starts": np.dtype("<u8"), "origin": ORIGIN_DTYPE}
@@ -156,3 +158,29 @@ def _write_records(path: str, blocks: np.ndarray) -> None:
     reader.close()
     if written != len(blocks):
         raise OSError(f"{written} of {len(blocks)} records arrived")
+
+
+_OURS = re.compile(
+    r"(?:train|eval)(?:-\d+\.arrayrecord|\.(?:starts|origin)\.(?:raw|npy))(?:\.partial)?"
+    r"|progress\.npz(?:\.partial)?|manifest\.json\.partial|tokenizer"
+)
+
+
+def check_ours(output: str) -> None:
+    """Raises UserError if the folder holds anything that no unfinished store has."""
+    foreign = [name for name in sorted(os.listdir(output)) if not _OURS.fullmatch(name)]
+    if foreign:
+        raise UserError(
+            f"{output}: holds other files ({', '.join(foreign[:3])}); choose an empty folder"
+        )
+
+
+def remove_leftovers(output: str, keep: dict[str, Any]) -> None:
+    """Deletes what belongs to an unfinished store and not to the one whose manifest is `keep`."""
+    kept = {TOKENIZER}
+    for entry in keep.get("splits", {}).values():
+        kept |= {f["file"] for f in (*entry["shards"], entry["starts"], entry["origin"])}
+    with files_lib.writing(output):
+        for name in os.listdir(output):
+            if _OURS.fullmatch(name) and name not in kept:
+                os.remove(os.path.join(output, name))
