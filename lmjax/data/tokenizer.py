@@ -22,6 +22,7 @@ import numpy as np
 import sentencepiece as spm
 from etils import epath
 
+from lmjax.data import files as files_lib
 from lmjax.errors import UserError
 
 PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID = range(5)
@@ -47,6 +48,12 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         return Tokenizer, (self._model, self.config)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the tokenizer's files to an existing local folder."""
+        files_lib.write_whole(os.path.join(folder, MODEL_FILE), self._model)
+        content = json.dumps(self.config, indent=2) + "\n"
+        files_lib.write_whole(os.path.join(folder, CONFIG_FILE), content.encode())
 
     def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[np.ndarray]:
         """Ids of each text, int32 [length]; no special ids are added.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -88,9 +87,7 @@ def train(
         "text_bytes": text_bytes,
         "sha256": hashlib.sha256(model).hexdigest(),
     }
-    files_lib.write_whole(os.path.join(output, tokenizer_lib.MODEL_FILE), model)
-    content = json.dumps(config, indent=2) + "\n"
-    files_lib.write_whole(os.path.join(output, tokenizer_lib.CONFIG_FILE), content.encode())
+    tokenizer_lib.Tokenizer(model, config).save(output)
     return Training(vocab_size, got, text_bytes)
 
 
