@@ -79,12 +79,14 @@ class Unit(nn.Module):
         length: jax.Array | None,
     ) -> tuple[jax.Array, LayerCaches | None]:
         """(x_BTD, caches by slot, ...) -> (x_BTD, new caches)."""
+        x_BTD = jax.lax.optimization_barrier(x_BTD)
         new_caches = {}
         for slot, spec in enumerate(self.specs):
             name = str(slot)
             block = Block(self.config, spec, self.dtype, self.deterministic, name=name)
             cache = None if caches is None else caches[name]
             x_BTD, new_caches[name] = block(x_BTD, queries, keys, cache, length)
+        x_BTD = jax.lax.optimization_barrier(x_BTD)
         return x_BTD, None if caches is None else new_caches
 
 
