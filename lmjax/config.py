@@ -144,7 +144,7 @@ class DataConfig(Section):
     seq_len: int = fixed(1024, "tokens in a row of the batch", gt=1)
     num_workers: int = free(0, "processes that make batches; 0: a thread of the main one", ge=0)
     prepare_workers: int | None = free(
-        None, "processes that tokenise raw text; None: one per core", gt=0
+        None, "threads that tokenise raw text; None: one per core", gt=0
     )
     cache_dir: str = free("~/.cache/lmjax", "where raw text is kept once tokenised")
 
@@ -265,7 +265,7 @@ class Config(Section):
         if schedule.decay_steps is not None and schedule.warmup_steps > schedule.decay_steps:
             raise ValueError(
                 f"schedule.warmup_steps={schedule.warmup_steps} is beyond schedule.decay_steps="
-                f"{schedule.decay_steps} (by default the first train.num_steps)"
+                f"{schedule.decay_steps}; shorten the warm-up or lengthen the schedule"
             )
         return self
 

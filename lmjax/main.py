@@ -1,7 +1,7 @@
 """The command line: `python -m lmjax.main --config=FILE --workdir=DIR [--config.a.b=VALUE ...]`.
 
-JAX is imported only once the run itself begins: Grain's worker processes import this module too, and
-stay light.
+JAX is imported only once the run itself begins: Grain's worker processes import this module too,
+and stay light.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DEBUG = flags.DEFINE_bool(
 _HELP_CONFIG = flags.DEFINE_bool("help_config", False, "List all config fields and leave.")
 
 
-def main(argv: list[str]) -> int:
+def main(overrides: cli.Overrides) -> int:
     from lmjax import runner
 
     if _HELP_CONFIG.value:
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     request = runner.Request(
         config_file=_CONFIG.value,
         workdir=_WORKDIR.value,
-        overrides=cli.config_overrides(argv[1:]),
+        overrides=overrides,
         debug=_DEBUG.value,
     )
     if _DRY_RUN.value:
@@ -37,4 +37,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, config_flags=True)
+    cli.run_with_overrides(main)

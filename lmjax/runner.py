@@ -146,11 +146,11 @@ class _Run:
 def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     """Data, program and compiled steps of a run, with the config resolved and written down."""
     stores = setup.open_stores(run.config)
-    config = setup.resolve(run.config, stores.tokenizer.requested_vocab_size)
+    config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
     program = setup.make_program(config)
     data = setup.open_data(config, stores, program.objective)
     folder.write(RunConfig(config, run.source, run.changes))
-    folder.keep_tokenizer(stores.tokenizer_path)
+    folder.keep_tokenizer(stores.train.tokenizer_path)
     keep = config.checkpoint
     checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
     try:

@@ -46,9 +46,9 @@ def test_imports_only_go_down():
         for other in imports(path):
             same_floor_zero = FLOOR_OF[room] == FLOOR_OF[other] == 0
             top = FLOOR_OF[room] == FLOOR_OF[other] == len(FLOORS) - 1
-            assert (
-                other == room or FLOOR_OF[other] < FLOOR_OF[room] or same_floor_zero or top
-            ), f"{path.relative_to(ROOT)} imports {other}"
+            assert other == room or FLOOR_OF[other] < FLOOR_OF[room] or same_floor_zero or top, (
+                f"{path.relative_to(ROOT)} imports {other}"
+            )
 
 
 def test_data_and_objectives_never_import_jax():

@@ -15,7 +15,7 @@ _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JSON file.")
 
 
-def main(argv: list[str]) -> int:
+def main(overrides: cli.Overrides) -> int:
     from rich.console import Console
     from rich.table import Table
 
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     from lmjax.bench import input as input_bench
     from lmjax.train.console import count
 
-    request = runner.Request(_CONFIG.value, None, cli.config_overrides(argv[1:]))
+    request = runner.Request(_CONFIG.value, None, overrides)
     config, batches, _ = runner.train_batches(request)
     rates = input_bench.measure(batches, config.objective.name)
     table = Table("stage", "tokens/s per core", title=f"{_WHAT.value}: {_CONFIG.value}")
@@ -38,4 +38,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, config_flags=True)
+    cli.run_with_overrides(main)

@@ -15,12 +15,12 @@ _ROWS = flags.DEFINE_integer("rows", 4, "Rows shown of each batch.", lower_bound
 _OUTPUT = flags.DEFINE_string("output", None, "Write all rows as arrays to this .npz file instead.")
 
 
-def main(argv: list[str]) -> int:
+def main(overrides: cli.Overrides) -> int:
     from lmjax import runner
 
-    request = runner.Request(_CONFIG.value, _WORKDIR.value, cli.config_overrides(argv[1:]))
+    request = runner.Request(_CONFIG.value, _WORKDIR.value, overrides)
     return runner.inspect(request, cli.step_range(_STEPS.value), _ROWS.value, _OUTPUT.value)
 
 
 if __name__ == "__main__":
-    cli.run(main, config_flags=True)
+    cli.run_with_overrides(main)

@@ -16,7 +16,7 @@ from lmjax.optim.schedule import Schedule
 
 # Decay shrinks matrices; a bias, a norm's scale or a learned position has nothing to shrink towards
 # zero for (BERT's and GPT-3's recipes leave out biases and norms).
-_SPARED = r".*(/bias|/scale|position/embedding)"
+_SPARED = r".*(/bias|/scale|/position)"
 
 
 def weight_decay_policy(weight_decay: float | WeightDecay) -> WeightDecay:

@@ -3,9 +3,9 @@
     checkpoints/STEP/state   the arrays of `TrainState`
     checkpoints/STEP/meta    JSON: step, seed, data and tokenizer identity, versions
 
-Orbax writes into a temporary directory and renames it when it is whole, so a directory whose name is
-a number is a finished save. A save that fails in the background is raised at the next call; nothing
-believes in a step before its save has landed.
+Orbax writes into a temporary directory and renames it when it is whole, so a directory whose name
+is a number is a finished save. A save that fails in the background is raised at the next call;
+nothing believes in a step before its save has landed.
 """
 
 from __future__ import annotations

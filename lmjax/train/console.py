@@ -1,8 +1,8 @@
 """What a person sees while a run goes on.
 
-On a terminal a progress bar stays at the bottom and messages scroll above it; elsewhere (a file, a
-notebook's log, CI) there are plain lines only. Every message also goes to WORKDIR/lmjax.log with its
-time.
+On a terminal a progress bar stays at the bottom and messages scroll above it; elsewhere (a file,
+a notebook's log, CI) there are plain lines only. Every message also goes to WORKDIR/lmjax.log with
+its time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """metrics.jsonl, the source of truth of a run's numbers, and TensorBoard beside it.
 
-One JSON object per line, with `step` and `split` ("train" or "eval") first. Rows up to step n are on
-disk before the save of n begins, and a restore of n cuts what lies beyond n; so the file of a run
-that was killed and resumed equals that of one that was not, timings aside.
+One JSON object per line, with `step` and `split` ("train" or "eval") first. Rows up to step n are
+on disk before the save of n begins, and a restore of n cuts what lies beyond n; so the file of a
+run that was killed and resumed equals that of one that was not, timings aside.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class MetricsWriter:
     """Appends rows, each on disk when `write` returns."""
 
     def __init__(self, path: epath.PathLike, tensorboard: epath.PathLike, *, purge_step: int):
-        from tensorboardX import SummaryWriter  # slow to import; only the training process needs it
+        from tensorboardX import SummaryWriter  # slow to import, and only training needs it
 
-        self._file = open(os.fspath(path), "a", encoding="utf-8")
+        self._file = open(os.fspath(path), "a", encoding="utf-8")  # noqa: SIM115
         self._events = SummaryWriter(os.fspath(tensorboard), purge_step=purge_step)
 
     def write(self, step: int, split: str, row: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class Reporter:
         peak_flops: float | None,
     ):
         self._writer, self._console = writer, console
-        self._num_steps, self._exact = num_steps, exact_likelihood
+        self._num_steps, self._start, self._exact = num_steps, start, exact_likelihood
         self._flops_per_token, self._peak = flops_per_token, peak_flops
         self._pending: tuple[int, dict[str, Any], bool] | None = None
         self._clock = time.monotonic()
@@ -59,6 +59,12 @@ class Reporter:
             return
         step, metrics, wanted = self._pending
         self._pending = None
+        if step == self._start + 1:
+            seconds = time.monotonic() - self._clock
+            self._console.line(
+                f"step {step}/{self._num_steps}  loss {float(metrics['loss']):.4f}  "
+                f"(first step, compiled in {seconds:.0f} s)"
+            )
         if not wanted:
             value = float(metrics["loss"])
             self._console.step(step, f"loss {value:.3f}")

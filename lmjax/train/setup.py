@@ -1,7 +1,7 @@
 """The one place that composes the rooms below: config -> program, data, steps.
 
-`Program` needs no data and allocates nothing: a dry run ends there. `Data` is the store seen through
-the objective. `Steps` compiles the two into what the loop calls.
+`Program` needs no data and allocates nothing: a dry run ends there. `Data` is the store seen
+through the objective. `Steps` compiles the two into what the loop calls.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from lmjax.parallel import rules as rules_lib
 from lmjax.parallel.mesh import make_mesh
 from lmjax.train import device as device_lib
 from lmjax.train import state as state_lib
+from lmjax.train.console import logger
 from lmjax.train.state import TrainState
 from lmjax.train.step import TrainStep, make_eval_step
 
@@ -55,7 +56,7 @@ def resolve(config: Config, tokenizer_size: int | None = None) -> Config:
         size = tokenizer_size or config.tokenizer.vocab_size
         changes["model.vocab_size"] = -(-size // 128) * 128
     if config.schedule.decay_steps is None:
-        changes["schedule.decay_steps"] = config.train.num_steps
+        changes["schedule.decay_steps"] = max(config.train.num_steps, config.schedule.warmup_steps)
     return config_lib.replace(config, changes)
 
 
@@ -93,7 +94,10 @@ class Program:
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
         """Mesh and axis rules that tracing looks for; enter it around whatever runs the model."""
-        with jax.set_mesh(self.mesh), nn.logical_axis_rules(rules_lib.PRESETS[self.config.mesh.preset]):
+        with (
+            jax.set_mesh(self.mesh),
+            nn.logical_axis_rules(rules_lib.PRESETS[self.config.mesh.preset]),
+        ):
             yield
 
     def init(self) -> TrainState:
@@ -185,7 +189,6 @@ class Stores:
     """Train and held-out text on disk, and the tokenizer of both."""
 
     tokenizer: Tokenizer
-    tokenizer_path: str
     train: Store
     held_out: Store
 
@@ -198,6 +201,7 @@ def open_stores(config: Config) -> Stores:
         "text_split": data.text_split,
         "cache_dir": data.cache_dir,
         "num_workers": data.prepare_workers,
+        "log": logger.info,
     }
     folder = cache.ensure_store(
         data.path,
@@ -209,17 +213,9 @@ def open_stores(config: Config) -> Stores:
         eval_fraction=data.eval_fraction if data.eval_path is None else 0.0,
         **reading,
     )
-    tokenizer_path = f"{folder}/tokenizer"
-    held_out, split = folder, "eval"
-    if data.eval_path is not None:
-        held_out = cache.ensure_held_out(data.eval_path, tokenizer_path=tokenizer_path, **reading)
-        split = "train"
-    return Stores(
-        tokenizer_lib.load(tokenizer_path),
-        tokenizer_path,
-        Store.open(folder, "train"),
-        Store.open(held_out, split),
-    )
+    train = Store.open(folder, "train")
+    held_out = cache.open_eval(data.eval_path, folder, **reading)
+    return Stores(tokenizer_lib.load(train.tokenizer_path), train, held_out)
 
 
 @dataclass(frozen=True)

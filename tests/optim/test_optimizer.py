@@ -64,7 +64,7 @@ def test_policy_takes_the_first_match_and_refuses_none():
 
 def test_a_single_decay_spares_biases_norms_and_positions():
     policy = weight_decay_policy(0.1)
-    for name in ("stack/unit/0/mlp/up/bias", "final_norm/scale", "embed/position/embedding"):
+    for name in ("stack/unit/0/mlp/up/bias", "final_norm/scale", "embed/position"):
         assert match(policy, name, "x") == 0.0
-    for name in ("stack/unit/0/mlp/up/kernel", "embed/token/embedding"):
+    for name in ("stack/unit/0/mlp/up/kernel", "embed/token"):
         assert match(policy, name, "x") == 0.1

@@ -53,7 +53,7 @@ def test_free_fields_change_and_are_recorded(run):
     ],
 )
 def test_fixed_fields_are_refused_with_both_values(run, field, value):
-    before = dict((n, v) for n, v, _ in config_lib.leaves(run.config))[field]
+    before = {n: v for n, v, _ in config_lib.leaves(run.config)}[field]
     with pytest.raises(UserError) as caught:
         workdir.resume(run, SOURCE, {field: value})
     assert f"config.{field}" in str(caught.value)
@@ -69,7 +69,9 @@ def test_another_config_file_is_refused(run):
     assert workdir.resume(run, moved, {}).config == run.config
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 9}', '{"format": 1, "config": 3}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[1]", '{"format": 9}', '{"format": 1, "config": 3}']
+)
 def test_a_damaged_config_is_one_line(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError) as caught:
