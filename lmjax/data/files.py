@@ -12,6 +12,7 @@ import hashlib
 import importlib.resources
 import io
 import os
+import pathlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -55,7 +56,7 @@ def _expand(part: str) -> list[str]:
     if _MAGIC & set(part):
         found = _glob(target)
     elif target.is_dir():
-        found = [p for p in target.rglob("*") if _visible(p, target)]
+        found = list(_walk(target))
     elif target.exists():
         if not suffix(target.name):
             raise UserError(f"{part}: not a supported kind of file; use {_names()}")
@@ -70,17 +71,20 @@ def _expand(part: str) -> list[str]:
     return files
 
 
-def _visible(path: epath.Path, root: epath.Path) -> bool:
-    return not any(p.startswith(".") for p in path.relative_to(root).parts)
+def _walk(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            yield from _walk(path) if path.is_dir() else [path]
 
 
-def _glob(target: epath.Path) -> list[epath.Path]:
+def _glob(target: epath.Path) -> list[epath.Path] | list[pathlib.Path]:
     parts = target.parts
     first = next(i for i, p in enumerate(parts) if _MAGIC & set(p))
     base = epath.Path(*parts[:first]) if first else epath.Path(".")
     if not base.exists():
         raise UserError(f"{os.fspath(base)}: no such folder{_first_missing(base)}; check the path")
-    return list(base.glob("/".join(parts[first:])))
+    local = "://" not in os.fspath(base)  # epath itself has no `**`
+    return list((pathlib.Path(base) if local else base).glob("/".join(parts[first:])))
 
 
 def _first_missing(target: epath.Path) -> str:

@@ -35,7 +35,10 @@ def save(folder: str, meta: dict[str, Any], pending: dict[str, np.ndarray]) -> N
 def load(folder: str, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     """(meta, pending) if there is a readable journal whose `meta["key"]` is `key`."""
     try:
-        with np.load(os.path.join(folder, FILE), allow_pickle=False) as archive:
+        with (
+            open(os.path.join(folder, FILE), "rb") as stream,
+            np.load(stream, allow_pickle=False) as archive,
+        ):
             arrays = {name: archive[name] for name in archive.files}
         meta = json.loads(arrays.pop("meta").tobytes())
         return (meta, arrays) if meta["key"] == key else None

@@ -58,8 +58,9 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[np.ndarray]:
         """Ids of each text, int32 [length]; no special ids are added.
 
-        Long texts are encoded in parts cut before a space. No piece has a space but at its
-        start, so the ids are those of the whole text (unless 16,384 characters have no space).
+        Texts above 16,384 characters are encoded in parts cut before a space. No piece has a space
+        but at its start, so BPE gives the ids of the whole text (unless a part has no space);
+        unigram, which sums scores in float32, may settle near-ties better on the parts.
         """
         if all(len(text) <= MAX_PIECE_CHARS for text in texts):
             return self._encoder.encode_as_numpy(list(texts), num_threads=num_threads)
