@@ -101,8 +101,8 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
         bits = f", {row['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in row else ""
         lines += [
             f"held-out loss  {row['loss']:.4f}, content loss {row['content_loss']:.4f}{bits}",
-            f"unigram        {row['content_unigram_loss']:.4f}: "
-            f"the model is {gain:.2f} nats better than word frequencies",
+            f"unigram        {row['content_unigram_loss']:.4f}, what word frequencies alone give: "
+            + (f"{gain:.2f} nats won by context" if gain > 0 else "not beaten yet, train longer"),
         ]
     steps = program.config.train.num_steps
     return [

@@ -42,6 +42,7 @@ class Reporter:
         self._pending: tuple[int, dict[str, Any], bool] | None = None
         self._clock = time.monotonic()
         self._clock_step, self._clock_tokens = start, total_tokens(start_tokens)
+        self._rate = ""
         self._recent: deque[tuple[float, float]] = deque(maxlen=_PLATEAU_ROWS)
 
     def tick(self, step: int, state: TrainState, metrics: dict[str, Any]) -> None:
@@ -59,18 +60,20 @@ class Reporter:
             return
         step, metrics, wanted = self._pending
         self._pending = None
+        value = float(metrics["loss"])
         if step == self._start + 1:
             seconds = time.monotonic() - self._clock
             self._console.line(
-                f"step {step}/{self._num_steps}  loss {float(metrics['loss']):.4f}  "
+                f"step {step}/{self._num_steps}  loss {value:.4f}  "
                 f"(first step, compiled in {seconds:.0f} s)"
             )
-        if not wanted:
-            value = float(metrics["loss"])
-            self._console.step(step, f"loss {value:.3f}")
-            self._require_finite(step, value)
-            return
-        self._row(step, jax.device_get(metrics))
+        if wanted:
+            self._row(step, jax.device_get(metrics))
+        elif step == self._start + 1:  # compilation is no part of the rate
+            self._clock, self._clock_step = time.monotonic(), step
+            self._clock_tokens = total_tokens(metrics["tokens"])
+        self._console.step(step, f"loss {value:.3f}{self._rate}")
+        self._require_finite(step, value)
 
     def micro(self, step: int, done: int, total: int, sums: dict[str, jax.Array]) -> None:
         """News from within a step of several micro-batches (waits for the device)."""
@@ -117,14 +120,13 @@ class Reporter:
         self._clock, self._clock_step, self._clock_tokens = now, step, row["tokens"]
         self._writer.write(step, "train", row)
         mfu = f"  MFU {row['mfu']:.1%}" if "mfu" in row else ""
-        self._console.step(step, f"loss {row['loss']:.3f}  {count(rate)} tok/s{mfu}")
+        self._rate = f"  {count(rate)} tok/s{mfu}"
         self._console.line(
             f"step {step}/{self._num_steps}  loss {row['loss']:.4f} "
             f"(unigram {row['unigram_loss']:.4f})  lr {row['learning_rate']:.2e}  "
-            f"|g| {row['grad_norm']:.2f}  {count(rate)} tok/s{mfu}"
+            f"|g| {row['grad_norm']:.2f}{self._rate}"
             + (f"  {duration(eta)} to go" if step < self._num_steps else "")
         )
-        self._require_finite(step, row["loss"])
         self._watch_plateau(step, row)
 
     def _require_finite(self, step: int, value: float) -> None:

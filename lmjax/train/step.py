@@ -63,11 +63,7 @@ class TrainStep:
         # A prefix of the tree: one sharding stands for all scalars below it.
         sums = Accumulated(state_shardings.params, replicated, replicated)
         params, state, rows = state_shardings.params, state_shardings, batch_sharding
-        self._first = jax.jit(
-            self._gradients,
-            in_shardings=(params, replicated, replicated, rows, replicated),
-            out_shardings=sums,
-        )
+        self._zeros = jax.jit(self._nothing, in_shardings=(params,), out_shardings=sums)
         self._next = jax.jit(
             self._accumulate,
             in_shardings=(sums, params, replicated, replicated, rows, replicated),
@@ -100,15 +96,18 @@ class TrainStep:
           state: donated.
           micro_batches: device batches of equal shape that make up the global batch.
           fresh: whether the window of metrics starts anew with this step.
-          on_micro: told (number, sums so far) after each of several micro-batches is launched.
+          on_micro: told (number done, their sums) of several micro-batches, once the next is
+            launched.
         """
         if len(micro_batches) == 1:
             return self._fused(state, self._tables, micro_batches[0], fresh)
-        total = self._first(state.params, state.step, self._tables, micro_batches[0], 0)
-        for i, batch in enumerate(micro_batches[1:], 1):
-            # The sums are small and about to be donated, so what is reported is a copy.
-            on_micro(i, jax.tree.map(jnp.copy, total.sums))
+        total = self._zeros(state.params)
+        for i, batch in enumerate(micro_batches):
+            # A copy, since the sums are donated; read while the next micro-batch runs.
+            before = jax.tree.map(jnp.copy, total.sums)
             total = self._next(total, state.params, state.step, self._tables, batch, i)
+            if i:
+                on_micro(i, before)
         return self._update(state, total, fresh)
 
     def _gradients(self, params, step, tables, batch, index) -> Accumulated:
@@ -121,6 +120,9 @@ class TrainStep:
             has_aux=True,
         )(params)
         return Accumulated(grads, sums, batch_lib.num_real_tokens(batch))
+
+    def _nothing(self, params) -> Accumulated:
+        return Accumulated(jax.tree.map(jnp.zeros_like, params), loss.zeros(), jnp.int32(0))
 
     def _accumulate(self, total, params, step, tables, batch, index) -> Accumulated:
         return jax.tree.map(jnp.add, total, self._gradients(params, step, tables, batch, index))
