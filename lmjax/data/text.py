@@ -36,6 +36,7 @@ SKIP_REASONS = {
 }
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 256
+_SKIP_BYTES = 1 << 20
 _decode_json = json.JSONDecoder(strict=False).decode  # raw tabs inside strings do no harm
 
 
@@ -161,15 +162,15 @@ def _lines(content: BinaryIO, counts: Counter, skip: int) -> Iterator[_Record]:
     """Lines without their end, never holding more than `MAX_RECORD_BYTES` of one."""
     number = 0
     while line := content.readline(MAX_RECORD_BYTES):
-        whole = line
-        while len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
-            line, whole = content.readline(MAX_RECORD_BYTES), None
+        if too_long := len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = content.readline(_SKIP_BYTES)
         if number >= skip:
-            if whole is None:
+            if too_long:
                 counts["too_long"] += 1
                 yield number, None
             else:
-                line = whole.removesuffix(b"\n").removesuffix(b"\r")
+                line = line.removesuffix(b"\n").removesuffix(b"\r")
                 yield number, line.removeprefix(_BOM) if number == 0 else line
         number += 1
 

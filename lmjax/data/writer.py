@@ -23,6 +23,9 @@ from lmjax.data.store import ORIGIN_DTYPE, TOKENIZER, file_entry
 from lmjax.errors import UserError
 
 _EMPTY = {"num_tokens": 0, "num_documents": 0, "num_bytes": 0, "shards": []}
+# One record per chunk, for random access. Zstandard would save 27 % of the bytes of English at 32k
+# ids; it makes reading up to 2 times slower and writing 9 times.
+RECORD_OPTIONS = "group_size:1,uncompressed"
 _INDEX_DTYPES = {"starts": np.dtype("<u8"), "origin": ORIGIN_DTYPE}
 
 
@@ -149,7 +152,7 @@ def _raw_name(split: str, name: str) -> str:
 
 
 def _write_records(path: str, blocks: np.ndarray) -> None:
-    writer = ArrayRecordWriter(path, "group_size:1")
+    writer = ArrayRecordWriter(path, RECORD_OPTIONS)
     for block in blocks:
         writer.write(block.tobytes())
     writer.close()
