@@ -1,7 +1,7 @@
 """Text files -> token store: parallel, deterministic, resumable, in bounded memory.
 
 The store depends on the text, the tokenizer and the settings, not on the number of workers. After
-every shard a journal says where reading stood; the same command after a kill goes on from there and
+every shard, and every few seconds, a journal says where reading stood; the same command after a kill goes on from there and
 ends with the same bytes. The manifest is written last.
 
 A document is held out when the hash of its text, as a fraction, is below `eval_fraction`: equal
@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from lmjax.errors import UserError
 SPLITS = ("train", "eval")
 BLOCK_SIZE = 2048
 SHARD_TOKENS = 1 << 24
+_JOURNAL_SECONDS = 2.0  # a kill costs no more work than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ def _run(
         start=position,
         counts=totals.counts,
     )
-    writers, size = totals.writers, sum(job.sizes)
+    writers, size, saved_at = totals.writers, sum(job.sizes), time.monotonic()
     with contextlib.closing(encoded):
         for chunk in encoded:
             completed = [
@@ -247,8 +249,9 @@ def _run(
             (low, high), (lowest, highest) = chunk.hash_range, totals.hash_range
             totals.hash_range = min(low, lowest), max(high, highest)
             totals.counts = chunk.counts
-            if any(completed):
+            if any(completed) or time.monotonic() - saved_at > _JOURNAL_SECONDS:
                 _save_journal(job, key, totals, chunk.position)
+                saved_at = time.monotonic()
             progress(chunk.bytes_read, size, sum(w.num_tokens for w in writers.values()))
 
 
