@@ -1,50 +1,78 @@
 """The batch contract: what objectives make, models read and the loss weighs.
 
-A batch is a flat dict of arrays. Dimension key:
+A batch is a flat dict of arrays. Dimension key: B rows, T target length, P predicted positions
+per row (P = T unless the objective predicts only some).
 
-  B  rows            T  target length           S  source length (encoder-decoders)
-  P  predicted positions per row (= T unless the objective predicts only some)
+- `inputs` [B, T] int32: ids the model reads.
+- `segment_ids` [B, T] int32: 1, 2, ... per document of the row; 0 is padding.
+- `positions` [B, T] int32: 0, 1, ... within each segment.
+- `targets` [B, P] int32: ids to predict.
+- `weights` [B, P] float32: weight of each prediction in the loss; 0 for none.
+- `content_weights` [B, P] float32: the same, only where the answer was not given away.
 
-| field                     | shape  | dtype   | meaning                                            |
-|---------------------------|--------|---------|----------------------------------------------------|
-| inputs                    | [B, T] | int32   | ids the model reads                                |
-| segment_ids               | [B, T] | int32   | 1, 2, ... per document of the row; 0 is padding    |
-| positions                 | [B, T] | int32   | 0, 1, ... within each segment                      |
-| targets                   | [B, P] | int32   | ids to predict                                     |
-| weights                   | [B, P] | float32 | weight of each prediction in the loss; 0: none     |
-| content_weights           | [B, P] | float32 | the same, only where nothing was given away        |
+Fields whose name starts with `INFO_PREFIX` stay on the host:
 
-`info` fields (see `INFO_PREFIX`) stay on the host: row numbers for the ledger, text sizes.
+- `info/row` [B] int64: running number of the row over all epochs.
+- `info/window` [B] int64: which window of the store it shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
+from lmjax.noise import RowNoise
+
 Batch = dict[str, np.ndarray]
-Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
+Spec = dict[str, tuple[tuple[int, ...], Any]]
 
 INFO_PREFIX = "info/"
 
 
-def device_fields(batch: Mapping) -> dict:
+class Objective(Protocol):
+    """What makes batches: a frozen object, pure numpy, all rows at once.
+
+    - `window_length`, `window_stride`: raw tokens in a window, and from one window to the next.
+    - `exact_likelihood`: its loss is the log-likelihood of the text, so bits per byte mean
+      something.
+    """
+
+    window_length: int
+    window_stride: int
+    exact_likelihood: bool
+
+    def spec(self, num_rows: int) -> Spec:
+        """Shape and dtype of every device field, known before any data is read."""
+        ...
+
+    def __call__(self, tokens_BW: np.ndarray, documents_BW: np.ndarray, noise: RowNoise) -> Batch:
+        """Windows [B, W] of tokens (int32) and document indices (int64, -1: padding) -> batch."""
+        ...
+
+
+def device_fields(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a batch that goes to the device."""
     return {k: v for k, v in batch.items() if not k.startswith(INFO_PREFIX)}
 
 
-def num_real_tokens(batch: Mapping):
-    """Number of ids in the batch that are no padding; numpy or JAX, an integer scalar."""
+def rows(batch: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """Rows [start, stop) of every field."""
+    return {k: v[start:stop] for k, v in batch.items()}
+
+
+def num_real_tokens(batch: Mapping[str, Any]) -> Any:
+    """Number of ids that are no padding, an integer scalar (numpy or JAX, as the batch)."""
     return sum((v > 0).sum() for k, v in batch.items() if k.endswith("segment_ids"))
 
 
-def check(batch: Batch, spec: Spec) -> None:
+def check(batch: Mapping[str, np.ndarray], spec: Spec) -> None:
     """Raises ValueError unless every field of `spec` is there with its shape and dtype."""
     for name, (shape, dtype) in spec.items():
         array = batch[name]
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(
                 f"batch field {name}: got {array.dtype}{list(array.shape)}, "
-                f"the contract says {dtype}{list(shape)}"
+                f"the contract says {np.dtype(dtype)}{list(shape)}"
             )

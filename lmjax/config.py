@@ -12,9 +12,10 @@ a resumed run accepts the change and records it.
 
 from __future__ import annotations
 
+import ast
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pydantic
 
@@ -143,7 +144,7 @@ class DataConfig(Section):
     seq_len: int = fixed(1024, "tokens in a row of the batch", gt=1)
     num_workers: int = free(0, "processes that make batches; 0: a thread of the main one", ge=0)
     prepare_workers: int | None = free(
-        None, "processes that tokenise raw text; None: one per core", gt=0
+        None, "threads that tokenise raw text; None: one per core", gt=0
     )
     cache_dir: str = free("~/.cache/lmjax", "where raw text is kept once tokenised")
 
@@ -264,7 +265,7 @@ class Config(Section):
         if schedule.decay_steps is not None and schedule.warmup_steps > schedule.decay_steps:
             raise ValueError(
                 f"schedule.warmup_steps={schedule.warmup_steps} is beyond schedule.decay_steps="
-                f"{schedule.decay_steps} (by default the first train.num_steps)"
+                f"{schedule.decay_steps}; shorten the warm-up or lengthen the schedule"
             )
         return self
 
@@ -304,6 +305,28 @@ def check_name(name: str) -> None:
     ]
     hint = f"did you mean config.{near[0]}?" if near else "see --help_config for all fields"
     raise UserError(f"unknown config field: config.{name}; {hint}")
+
+
+def parse_value(name: str, text: str) -> Any:
+    """A command line's text -> the value of a field: a Python literal, or the text itself.
+
+    Raises:
+      UserError: `name` is no field.
+    """
+    check_name(name)
+    section: type[Section] = Config
+    *parents, last = name.split(".")
+    for parent in parents:
+        section = section.model_fields[parent].annotation
+    kinds = get_args(section.model_fields[last].annotation) or (
+        section.model_fields[last].annotation,
+    )
+    if str in kinds and text != "None":  # a folder may well be called 2024
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def flatten(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -68,3 +68,17 @@ def permute(index: np.ndarray, size: int, *key: int) -> np.ndarray:
     while (outside := image >= np.uint64(size)).any():  # walk the cycle until inside the range
         image = np.where(outside, encrypt(image), image)
     return image.astype(np.int64)
+
+
+class RowNoise:
+    """The noise of a batch of rows; each row's depends on (seed, epoch, index) alone."""
+
+    def __init__(self, seed: int, epoch_B: np.ndarray, index_B: np.ndarray):
+        self._seed = seed
+        self._epoch_B1 = np.asarray(epoch_B)[:, None]
+        self._index_B1 = np.asarray(index_B)[:, None]
+
+    def uniform(self, stream: int, length: int) -> np.ndarray:
+        """Floats in [0, 1), float64 [B, length]; `stream` names the use, one number for each."""
+        position_L = np.arange(length)[None, :]
+        return uniform(self._seed, stream, self._epoch_B1, self._index_B1, position_L)

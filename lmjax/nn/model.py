@@ -57,9 +57,7 @@ class Model(nn.Module):
         config = self.config
         self.embed = Embed(config, self.vocab_size, self.dtype)
         self.embed_dropout = nn.Dropout(config.dropout)
-        self.stack = stack.Stack(
-            config, stack.layout(config), self.dtype, self.remat, self.unroll
-        )
+        self.stack = stack.Stack(config, stack.layout(config), self.dtype, self.remat, self.unroll)
         if config.norm_placement == "pre":
             self.final_norm = Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype)
         if not config.tie_embeddings:

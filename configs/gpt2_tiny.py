@@ -1,0 +1,23 @@
+"""GPT-2, tiny: the first run, on the text that comes with lmjax.
+
+python -m lmjax.main --config=configs/gpt2_tiny.py --workdir=runs/gpt2_tiny
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "family": "gpt2",
+            "model": {"preset": "tiny"},
+            "tokenizer": {"vocab_size": 4096},
+            "data": {"path": "bundled:corpus_small", "eval_fraction": 0.05, "seq_len": 128},
+            "optimizer": {"learning_rate": 3e-3, "beta2": 0.98},
+            "schedule": {"name": "cosine", "warmup_steps": 30},
+            "train": {"num_steps": 600, "global_batch_size": 16},
+            "checkpoint": {"every": 200},
+            "eval": {"every": 200, "num_batches": None},
+            "log": {"every": 20},
+        }
+    )

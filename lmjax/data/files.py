@@ -1,0 +1,160 @@
+"""Which files a path means, and how their bytes are opened.
+
+A path is a comma-separated list of files, globs and folders (searched to the bottom), or
+`bundled:NAME` for a text that ships with lmjax. The answer is sorted and without repeats, so the
+order of the documents depends on the names alone. Files are opened through `etils.epath`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.resources
+import io
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import pyarrow as pa
+from etils import epath
+
+from lmjax.errors import UserError
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+SUFFIXES = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+BUNDLED = "bundled:"
+_BUFFER_BYTES = 1 << 18
+_MAGIC = set("*?[")
+
+
+def suffix(file: str) -> str:
+    """The member of `SUFFIXES` that the name ends with; "" when there is none."""
+    return next((s for s in SUFFIXES if file.lower().endswith(s)), "")
+
+
+def find_files(path: str) -> tuple[str, ...]:
+    """Files that `path` means, sorted.
+
+    Args:
+      path: comma-separated files, globs, folders or `bundled:NAME`.
+
+    Raises:
+      UserError: a part is missing, matches nothing, or is of no supported kind.
+    """
+    parts = [p.strip() for p in path.split(",") if p.strip()]
+    if not parts:
+        raise UserError("the path of the text is empty; name a file, a glob or a folder")
+    return tuple(sorted({file for part in parts for file in _expand(part)}))
+
+
+def _expand(part: str) -> list[str]:
+    if part.startswith(BUNDLED):
+        return [_bundled(part)]
+    target = epath.Path(part).expanduser()
+    if _MAGIC & set(part):
+        found = _glob(target)
+    elif target.is_dir():
+        found = list(_walk(target))
+    elif target.exists():
+        if not suffix(target.name):
+            raise UserError(f"{part}: not a supported kind of file; use {_names()}")
+        return [os.fspath(target)]
+    else:
+        raise UserError(f"{part}: no such file or folder{_first_missing(target)}; check the path")
+    files = [os.fspath(p) for p in found if suffix(p.name) and not p.is_dir()]
+    if not files:
+        others = sorted({p.suffix or "no suffix" for p in found if not p.is_dir()})
+        why = f"holds or matches only {', '.join(others[:5])}" if others else "matches no file"
+        raise UserError(f"{part}: {why}; supported are {_names()}")
+    return files
+
+
+def _walk(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            yield from _walk(path) if path.is_dir() else [path]
+
+
+def _glob(target: epath.Path) -> list[epath.Path] | list[pathlib.Path]:
+    parts = target.parts
+    first = next(i for i, p in enumerate(parts) if _MAGIC & set(p))
+    base = epath.Path(*parts[:first]) if first else epath.Path(".")
+    if not base.exists():
+        raise UserError(f"{os.fspath(base)}: no such folder{_first_missing(base)}; check the path")
+    local = "://" not in os.fspath(base)  # epath itself has no `**`
+    return list((pathlib.Path(base) if local else base).glob("/".join(parts[first:])))
+
+
+def _first_missing(target: epath.Path) -> str:
+    """Names the outermost folder that is missing, where that is not the target itself."""
+    missing = [p for p in reversed(target.parents) if not p.exists()]
+    return f" (already {os.fspath(missing[0])} is missing)" if missing else ""
+
+
+def _bundled(part: str) -> str:
+    folder = importlib.resources.files("lmjax") / "corpora"
+    names = sorted(f.name.removesuffix(".jsonl") for f in folder.iterdir() if ".jsonl" in f.name)
+    name = part.removeprefix(BUNDLED)
+    if name not in names:
+        raise UserError(f"{part}: no such bundled text; there is {', '.join(names)}")
+    return str(folder / f"{name}.jsonl")
+
+
+def _names() -> str:
+    return " ".join(SUFFIXES)
+
+
+def short_names(files: Sequence[str]) -> tuple[str, ...]:
+    """The files relative to the innermost folder they share: names without a machine's paths."""
+    root = os.path.commonpath([os.path.dirname(f) or "." for f in files])
+    return tuple(os.path.relpath(f, root).replace(os.sep, "/") for f in files)
+
+
+@contextmanager
+def open_bytes(file: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Opens a file for streaming.
+
+    Yields:
+      (content, raw): the decompressed stream, and the file itself, whose `tell()` says how far
+      reading has come on disk. Both are the same object where nothing is compressed.
+    """
+    compression = COMPRESSIONS.get(os.path.splitext(file)[1].lower())
+    with epath.Path(file).open("rb") as raw:
+        if compression is None:
+            yield raw, raw
+        else:
+            with pa.input_stream(raw, compression=compression) as stream:
+                yield io.BufferedReader(stream, _BUFFER_BYTES), raw
+
+
+def sha256(file: str | os.PathLike) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with epath.Path(file).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turns what the operating system says against writing to `path` into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            fix = "free some space and run the same command again"
+        else:
+            fix = "choose a folder that can be written"
+        why = error.strerror or str(error)
+        raise UserError(f"{os.fspath(path)}: cannot be written ({why}); {fix}") from error
+
+
+def write_whole(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a local file so that it is either there in full or not at all."""
+    partial = f"{os.fspath(path)}.partial"
+    with writing(path):
+        with open(partial, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)

@@ -1,0 +1,71 @@
+"""What the user is told of the preparation of a store: how far it has come, then what is in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from lmjax.data.text import SKIP_REASONS
+
+Progress = Callable[[int, int, int], None]  # (bytes read, bytes in all, tokens written)
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def shown(title: str, log: Callable[[str], None]) -> Iterator[Progress]:
+    """Yields the callback that `prepare` takes: a bar on a terminal, else lines through `log`."""
+    console = rich.console.Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(title, log)
+        return
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.DownloadColumn(),
+        rich.progress.TransferSpeedColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title)
+        yield lambda done, total, tokens: bar.update(
+            task, completed=done, total=total, description=f"{title}: {tokens / 1e6:.1f}M tokens"
+        )
+
+
+def _lines(title: str, log: Callable[[str], None]) -> Progress:
+    began = last = time.monotonic()
+
+    def line(done: int, total: int, tokens: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last < _SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        share = 100 * done / max(1, total)
+        log(f"{title}: {share:.0f} %, {tokens / 1e6:.1f}M tokens, {now - began:.0f} s")
+
+    return line
+
+
+def skipped_line(counts: dict[str, int], template: str = "{}") -> str:
+    """ "3 not JSON, 1 empty" laid into `template`; "" where nothing was skipped."""
+    reasons = [f"{counts[k]} {why}" for k, why in SKIP_REASONS.items() if counts.get(k)]
+    return template.format(", ".join(reasons)) if reasons else ""
+
+
+def summary(manifest: dict[str, Any]) -> str:
+    """One line on what a store holds: documents, tokens, bytes per token, what was skipped."""
+    splits = manifest["splits"]
+    tokens = sum(s["num_tokens"] for s in splits.values())
+    size = sum(s["num_bytes"] for s in splits.values())
+    parts = [
+        f"{name} {s['num_documents']:,} documents, {s['num_tokens']:,} tokens"
+        for name, s in splits.items()
+    ]
+    skipped = skipped_line(manifest["counts"], "; skipped: {}")
+    return f"{'; '.join(parts)}; {size / tokens:.2f} bytes per token{skipped}"

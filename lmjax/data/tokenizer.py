@@ -1,0 +1,141 @@
+"""Text to ids and back: one face for every kind of tokenizer, SentencePiece behind it.
+
+The first ids are the same for all: padding 0, end and separator 1, unknown 2, beginning and
+classification 3, mask 4; then the 256 bytes, then pieces. They are control symbols, so text that
+spells one stays text. Nothing in a text is lost: white space is kept as it is and characters
+without a piece become bytes, so `decode(encode(x)) == x` (only U+2581, SentencePiece's own sign for
+a space, comes back as a space).
+
+A tokenizer is a folder: `tokenizer.model` and `tokenizer_config.json`, which says of what type it
+is and the model's SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import sentencepiece as spm
+from etils import epath
+
+from lmjax.data import files as files_lib
+from lmjax.errors import UserError
+
+PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID = range(5)
+MASK_PIECE = "<mask>"
+MODEL_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer_config.json"
+MAX_PIECE_CHARS = 1 << 14  # at most 64 KiB of UTF-8 go to the encoder at once
+_SPACE = "▁"
+
+
+class Tokenizer:
+    """Encodes and decodes. Immutable, safe to share between threads, pickles as its model."""
+
+    pad_id, eos_id, unk_id, bos_id, mask_id = PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID
+    special_ids = (PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID)
+
+    def __init__(self, model: bytes, config: dict) -> None:
+        """`model`: a serialised SentencePiece model; `config`: content of the config file."""
+        self.config = config
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        self._model = model
+        self._encoder = spm.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = self._encoder.vocab_size()
+
+    def __reduce__(self) -> tuple:
+        return Tokenizer, (self._model, self.config)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the tokenizer's files to an existing local folder."""
+        files_lib.write_whole(os.path.join(folder, MODEL_FILE), self._model)
+        content = json.dumps(self.config, indent=2) + "\n"
+        files_lib.write_whole(os.path.join(folder, CONFIG_FILE), content.encode())
+
+    def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[np.ndarray]:
+        """Ids of each text, int32 [length]; no special ids are added.
+
+        Texts above 16,384 characters are encoded in parts cut before a space. No piece has a space
+        but at its start, so BPE gives the ids of the whole text (unless a part has no space);
+        unigram, which sums scores in float32, may settle near-ties better on the parts.
+        """
+        if all(len(text) <= MAX_PIECE_CHARS for text in texts):
+            return self._encoder.encode_as_numpy(list(texts), num_threads=num_threads)
+        parts = [list(cut(text, MAX_PIECE_CHARS)) for text in texts]
+        flat = [part for of_text in parts for part in of_text]
+        ids = iter(self._encoder.encode_as_numpy(flat, num_threads=num_threads))
+        return [
+            np.concatenate([next(ids) for _ in of_text], dtype=np.int32)
+            if of_text
+            else np.zeros(0, np.int32)
+            for of_text in parts
+        ]
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of one text, int32 [length]."""
+        return self.encode_batch([text])[0]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of a sequence of ids; special ids stand for nothing."""
+        plain = [i for i in np.asarray(ids, np.int64).tolist() if i >= len(self.special_ids)]
+        if plain and max(plain) >= self.vocab_size:
+            raise ValueError(f"id {max(plain)} is outside the vocabulary of {self.vocab_size}")
+        return self._encoder.decode(plain)
+
+    def piece(self, token: int) -> str:
+        """How one id is shown: its piece, "▁" for a space, "<0x0A>" for a byte."""
+        return self._encoder.id_to_piece(int(token))
+
+    @cached_property
+    def bytes_per_id(self) -> np.ndarray:
+        """UTF-8 bytes of text that each id stands for, int32 [vocab_size]; 0 for special ids."""
+        sizes = np.zeros(self.vocab_size, np.int32)
+        for i in range(len(self.special_ids), self.vocab_size):
+            piece = self._encoder.id_to_piece(i)
+            is_byte = self._encoder.is_byte(i)
+            sizes[i] = 1 if is_byte else len(piece.replace(_SPACE, " ").encode())
+        return sizes
+
+
+def cut(text: str, max_chars: int) -> Iterator[str]:
+    """Cuts a text to parts of at most `max_chars`, each before a space where there is one."""
+    start = 0
+    while len(text) - start > max_chars:
+        end = text.rfind(" ", start + 1, start + max_chars + 1)
+        end = end if end > start else start + max_chars
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
+    """Loads the tokenizer of a folder.
+
+    Raises:
+      UserError: the folder or a file of it is missing, damaged or of an unknown type.
+    """
+    folder = epath.Path(path).expanduser()
+    for name in (CONFIG_FILE, MODEL_FILE):
+        if not (folder / name).exists():
+            raise UserError(
+                f"{path}: not a tokenizer ({name} is missing); train one with "
+                "tools/train_tokenizer.py"
+            )
+    model = (folder / MODEL_FILE).read_bytes()
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        kind = config["format"], config["type"], config["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / CONFIG_FILE}: damaged; {_RESTORE}") from error
+    if kind[:2] != (1, "sentencepiece"):
+        raise UserError(f"{path}: tokenizer type {kind[1]!r}, format {kind[0]} is unknown here")
+    if hashlib.sha256(model).hexdigest() != kind[2]:
+        raise UserError(f"{folder / MODEL_FILE}: not the file its SHA-256 promises; {_RESTORE}")
+    return Tokenizer(model, config)
+
+
+_RESTORE = "copy the tokenizer again or train it anew"

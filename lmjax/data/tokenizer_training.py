@@ -1,0 +1,136 @@
+"""Trains a tokenizer on a sample of the text and writes its folder.
+
+SentencePiece is told to leave the text alone (`identity`, white space kept, no space added in
+front; Unicode form C is the readers' business) and gets lines, cut to the length it accepts, so
+that a newline is always a byte of its own. Its result depends on the number of threads, which is
+therefore fixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import sentencepiece as spm
+
+from lmjax.data import files as files_lib
+from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.sample import sample_texts
+from lmjax.errors import UserError
+
+_THREADS = 16
+_SENTENCE_CHARS = 1000  # at most 4000 bytes; SentencePiece would drop longer lines than it is told
+_NUM_FIXED = len(tokenizer_lib.Tokenizer.special_ids) + 256
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What came out: vocabulary asked for and got, and bytes of text it was trained on."""
+
+    requested_vocab_size: int
+    vocab_size: int
+    text_bytes: int
+
+
+def train(
+    files: Sequence[str],
+    output: str | os.PathLike,
+    *,
+    vocab_size: int,
+    model_type: str,
+    character_coverage: float = 0.9995,
+    sample_bytes: int = 100_000_000,
+    text_key: str = "text",
+    text_split: str = "file",
+    log: Callable[[str], None] = lambda line: None,
+) -> Training:
+    """Trains a SentencePiece model on `sample_bytes` of the files' text.
+
+    Where the text cannot support `vocab_size`, the largest vocabulary it can is trained and that
+    is said through `log`.
+
+    Args:
+      files: as `find_files` gives them.
+      output: folder to write; made where it is missing.
+      vocab_size: number of ids, special ones and bytes included.
+      model_type: "unigram" or "bpe".
+      character_coverage: share of the characters that get ids of their own.
+      sample_bytes: UTF-8 bytes of text to train on, spread over the files.
+      text_key, text_split: as in `read_documents`.
+
+    Raises:
+      UserError: there is no text, or the vocabulary is too small for its characters.
+    """
+    output = os.path.expanduser(os.fspath(output))
+    with files_lib.writing(output):
+        os.makedirs(output, exist_ok=True)
+    texts = sample_texts(files, text_key=text_key, text_split=text_split, num_bytes=sample_bytes)
+    sentences = [s for text in texts for s in _sentences(text)]
+    if not sentences:
+        raise UserError(f"{', '.join(files[:3])}: no text to train a tokenizer on; check the input")
+    text_bytes = sum(len(s.encode()) for s in sentences)
+    log(f"training a tokenizer of {vocab_size} ids ({model_type}) on {text_bytes / 1e6:.1f} MB")
+    settings = {"model_type": model_type, "character_coverage": character_coverage}
+    model, got = _largest(sentences, vocab_size, settings)
+    if got < vocab_size:
+        log(f"the text supports {got} ids, not {vocab_size}: that is the vocabulary")
+    config = {
+        "format": 1,
+        "type": "sentencepiece",
+        **settings,
+        "requested_vocab_size": vocab_size,
+        "vocab_size": got,
+        "text_bytes": text_bytes,
+        "sha256": hashlib.sha256(model).hexdigest(),
+    }
+    tokenizer_lib.Tokenizer(model, config).save(output)
+    return Training(vocab_size, got, text_bytes)
+
+
+def _sentences(text: str) -> Iterator[str]:
+    for line in text.split("\n"):
+        yield from tokenizer_lib.cut(line, _SENTENCE_CHARS)
+
+
+def _largest(sentences: Sequence[str], vocab_size: int, settings: dict) -> tuple[bytes, int]:
+    """Trains with `vocab_size` ids, or as many as SentencePiece says that it can."""
+    while True:
+        try:
+            return _train_once(sentences, vocab_size, settings), vocab_size
+        except RuntimeError as error:
+            if small := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
+                raise UserError(
+                    f"a vocabulary of {vocab_size} is too small for the characters of this text; "
+                    f"set vocab_size to {small[1]} or more, or lower character_coverage"
+                ) from error
+            limit = re.search(r"set it to a value <= (\d+)", str(error))
+            if not limit or not _NUM_FIXED <= int(limit[1]) < vocab_size:
+                raise
+            vocab_size = int(limit[1])
+
+
+def _train_once(sentences: Sequence[str], vocab_size: int, settings: dict) -> bytes:
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        vocab_size=vocab_size,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        byte_fallback=True,
+        pad_id=tokenizer_lib.PAD_ID,
+        eos_id=tokenizer_lib.EOS_ID,
+        unk_id=tokenizer_lib.UNK_ID,
+        bos_id=tokenizer_lib.BOS_ID,
+        control_symbols=[tokenizer_lib.MASK_PIECE],
+        max_sentence_length=4 * _SENTENCE_CHARS + 1,
+        num_threads=_THREADS,
+        minloglevel=3,  # what goes wrong comes back as an exception
+        **settings,
+    )
+    return model.getvalue()

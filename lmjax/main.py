@@ -1,0 +1,40 @@
+"""The command line: `python -m lmjax.main --config=FILE --workdir=DIR [--config.a.b=VALUE ...]`.
+
+JAX is imported only once the run itself begins: Grain's worker processes import this module too,
+and stay light.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from lmjax import cli
+
+_CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, log.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate what is there.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the run is and costs; touch no data.")
+_DEBUG = flags.DEFINE_bool(
+    "debug", False, "Stop at the first NaN, naming the operation that made it; slow."
+)
+_HELP_CONFIG = flags.DEFINE_bool("help_config", False, "List all config fields and leave.")
+
+
+def main(overrides: cli.Overrides) -> int:
+    from lmjax import runner
+
+    if _HELP_CONFIG.value:
+        return runner.help_config()
+    request = runner.Request(
+        config_file=_CONFIG.value,
+        workdir=_WORKDIR.value,
+        overrides=overrides,
+        debug=_DEBUG.value,
+    )
+    if _DRY_RUN.value:
+        return runner.dry_run(request)
+    return runner.evaluate(request) if _MODE.value == "eval" else runner.train(request)
+
+
+if __name__ == "__main__":
+    cli.run_with_overrides(main)

@@ -1,0 +1,1 @@
+"""Optimizers, schedules and the policies that tell parameters apart."""

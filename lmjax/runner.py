@@ -1,0 +1,349 @@
+"""Wiring: what the command line asked for -> config, workdir, data, program, loop."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console as RichConsole
+
+from lmjax import config as config_lib
+from lmjax import families, flops, objectives
+from lmjax.config import Config
+from lmjax.data import pipeline
+from lmjax.errors import UserError
+from lmjax.train import describe, loop, metrics, setup, workdir
+from lmjax.train import inspect as inspect_lib
+from lmjax.train.checkpoint import Checkpoints
+from lmjax.train.console import Console, logger
+from lmjax.train.evaluate import evaluate as run_evaluation
+from lmjax.train.reporter import Reporter
+from lmjax.train.state import TrainState
+from lmjax.train.workdir import RunConfig, Workdir
+
+PREEMPTED = 75  # exit code: stopped by a signal, saved, run the same command again
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    config_file: str | None
+    workdir: str | None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    debug: bool = False
+
+
+def load_config_file(path: str) -> dict[str, Any]:
+    """Runs a config file's `get_config()`.
+
+    Raises:
+      UserError: no `get_config`, or an error inside it.
+    """
+    spec = importlib.util.spec_from_file_location(f"lmjax_config_{Path(path).stem}", path)
+    if spec is None:
+        raise UserError(f"config file {path} is no Python file; see configs/ for examples")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        raw = module.get_config()
+        return raw.to_dict() if isinstance(raw, ConfigDict) else dict(raw)
+    except Exception as error:
+        raise UserError(
+            f"config file {path} fails with {type(error).__name__}: {error}; "
+            "it must define get_config() that returns an ml_collections.ConfigDict"
+        ) from error
+
+
+def make_config(raw: dict[str, Any], overrides: dict[str, Any]) -> Config:
+    """Command line over config file over the family's preset over the defaults."""
+    flat = config_lib.flatten(raw) | overrides
+    for name in flat:
+        config_lib.check_name(name)
+    return config_lib.from_dict(families.resolve(config_lib.unflatten(flat)))
+
+
+def _source(request: Request) -> dict[str, str] | None:
+    path = request.config_file
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise UserError(f"config file {path} is not there; see configs/ for the ones that are")
+    return {"file": path, "sha256": workdir.sha256(path)}
+
+
+def _run_config(request: Request) -> RunConfig:
+    """The run of the workdir with what may change changed, or else that of the config file."""
+    source = _source(request)
+    stored = workdir.read(request.workdir) if request.workdir else None
+    if stored is not None:
+        return workdir.resume(stored, source, request.overrides)
+    if source is None:
+        raise UserError(
+            "nothing to run: give --config=FILE for a new run (see configs/), "
+            "or the --workdir of one that was started"
+        )
+    return RunConfig(make_config(load_config_file(source["file"]), request.overrides), source)
+
+
+def dry_run(request: Request) -> int:
+    """Says what the run is and what it costs; touches no data and no workdir."""
+    config = setup.resolve(_run_config(request).config)
+    describe.dry_run(setup.make_program(config), RichConsole())
+    return 0
+
+
+def help_config() -> int:
+    """Prints every field with its default and meaning."""
+    RichConsole().print(describe.field_table())
+    return 0
+
+
+@contextlib.contextmanager
+def _opened(request: Request) -> Iterator[tuple[Console, Workdir, RunConfig]]:
+    """The workdir, locked and logged to, and what it runs; errors go into its log too."""
+    if request.workdir is None:
+        raise UserError("--workdir=DIR is missing: the folder for checkpoints, metrics and log")
+    run = _run_config(request)  # a mistake in the config leaves no folder behind
+    jax.config.update("jax_debug_nans", request.debug)
+    console, folder = Console(), Workdir(request.workdir)
+    try:
+        console.log_to(folder.log)
+        yield console, folder, run
+    except UserError as error:
+        console.log_only(str(error))
+        raise
+    finally:
+        console.close()
+        folder.close()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything a run holds while it goes on."""
+
+    folder: Workdir
+    program: setup.Program
+    data: setup.Data
+    steps: setup.Steps
+    checkpoints: Checkpoints
+
+    @property
+    def config(self) -> Config:
+        return self.program.config
+
+
+@contextlib.contextmanager
+def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
+    """Data, program and compiled steps of a run, with the config resolved and written down."""
+    stores = setup.open_stores(run.config)
+    config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
+    program = setup.make_program(config)
+    data = setup.open_data(config, stores, program.objective)
+    folder.write(RunConfig(config, run.source, run.changes))
+    folder.keep_tokenizer(stores.train.tokenizer_path)
+    keep = config.checkpoint
+    checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
+    try:
+        with program.context():
+            steps = setup.make_steps(program, data.tables)
+            yield _Run(folder, program, data, steps, checkpoints)
+    finally:
+        checkpoints.close()
+
+
+def _restore(run: _Run) -> tuple[TrainState, int] | None:
+    """The newest checkpoint, if there is one and it belongs to this data."""
+    step = run.checkpoints.latest()
+    if step is None:
+        return None
+    meta = run.checkpoints.meta(step)
+    for name, value in run.data.identity().items():
+        if meta[name] != value:
+            raise UserError(
+                f"{name} of the data is {value[:12]}, the run in {run.folder.path} was trained on "
+                f"{meta[name][:12]}: data or tokenizer have changed. Put back what they were, or "
+                "give another --workdir"
+            )
+    return run.checkpoints.restore(step, run.program.abstract, run.program.shardings), step
+
+
+def _evaluate(run: _Run, state: TrainState, on_chunk: Callable[[int, int], None]) -> dict:
+    return run_evaluation(
+        state.params,
+        run.data.eval_batches(run.program),
+        run.steps.eval_step,
+        run.program.place,
+        on_chunk,
+    )
+
+
+def evaluate(request: Request) -> int:
+    """Evaluates the newest checkpoint on the held-out text; the row is the last line, as JSON."""
+    if request.workdir is not None and workdir.read(request.workdir) is None:
+        raise UserError(f"workdir {request.workdir} holds no run; train one there first")
+    with _opened(request) as (_, folder, run_config), _prepared(folder, run_config) as run:
+        restored = _restore(run)
+        if restored is None:
+            raise UserError(f"{run.checkpoints.directory} holds no checkpoint; train first")
+        state, step = restored
+        row = _evaluate(run, state, lambda done, total: None)
+        print(json.dumps({"step": step, "split": "eval", **row}))
+    return 0
+
+
+def train(request: Request) -> int:
+    """Starts, or goes on with, the run in the workdir."""
+    with (
+        _opened(request) as (console, folder, run_config),
+        _prepared(folder, run_config) as run,
+        _stop_on_signals() as interrupted,
+    ):
+        train_config = run.config.train
+        for line in describe.headline(run.program, describe.estimate(run.program)):
+            console.line(line)
+        console.line(describe.data_line(run.program, run.data))
+        restored = _restore(run)
+        state, start = restored or (run.program.init(), 0)
+        dropped = metrics.cut(folder.metrics, start)
+        if restored:
+            cut = f"; {dropped} later lines of metrics.jsonl dropped" if dropped else ""
+            console.line(f"going on from step {start} in {folder.path}{cut}")
+        writer = metrics.MetricsWriter(folder.metrics, folder.tensorboard, purge_step=start + 1)
+        reporter = Reporter(
+            writer,
+            console,
+            num_steps=train_config.num_steps,
+            start=start,
+            start_tokens=state.tokens,
+            exact_likelihood=run.program.objective.exact_likelihood,
+            flops_per_token=flops.flops_per_token(run.config).full,
+            peak_flops=_peak_flops(run.program),
+        )
+        try:
+            console.start(start, train_config.num_steps)
+            state, step = _loop(run, state, start, reporter, console, interrupted)
+            reporter.sync()
+            if step < train_config.num_steps and step > (run.checkpoints.latest() or 0):
+                _save(run, reporter, step, state)
+            run.checkpoints.wait()
+        finally:
+            console.stop()
+            writer.close()
+        if step < train_config.num_steps:
+            console.line(f"stopped and saved at step {step}; the same command goes on from there")
+            return PREEMPTED
+        for line in describe.summary(run.program, folder, metrics.read(folder.metrics)):
+            console.line(line)
+    return 0
+
+
+def _loop(
+    run: _Run,
+    state: TrainState,
+    start: int,
+    reporter: Reporter,
+    console: Console,
+    interrupted: Callable[[], bool],
+) -> tuple[TrainState, int]:
+    config, num_micro = run.config, run.program.num_micro
+    stop = config.train.num_steps
+
+    def step_fn(step: int, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        fresh = loop.due(step - 1, config.log.every, 0)  # the window of a row starts behind one
+        return run.steps(
+            state, batch, fresh, lambda done, sums: reporter.micro(step, done, num_micro, sums)
+        )
+
+    def evaluation(step: int, state: TrainState, _: dict) -> None:
+        reporter.flush()
+        with reporter.paused():
+            row = _evaluate(
+                run,
+                state,
+                lambda done, total: console.within_step(f"step {step}: evaluation {done}/{total}"),
+            )
+            reporter.eval_row(step, row)
+
+    def save(step: int, state: TrainState, _: dict) -> None:
+        _save(run, reporter, step, state)
+
+    callbacks = [
+        loop.Every(1, reporter.tick),
+        loop.Every(config.log.every, reporter.record),
+        loop.Every(config.eval.every, evaluation),
+        loop.Every(config.checkpoint.every, save),
+    ]
+    batches = pipeline.iterate(
+        run.data.train_batches(run.program), start, stop, config.data.num_workers
+    )
+    return loop.run(
+        state, batches, step_fn, callbacks, start=start, stop=stop, interrupted=interrupted
+    )
+
+
+def _save(run: _Run, reporter: Reporter, step: int, state: TrainState) -> None:
+    reporter.sync()  # rows first: a checkpoint never knows more than metrics.jsonl
+    with reporter.paused():
+        run.checkpoints.save(step, state, {"seed": run.config.train.seed, **run.data.identity()})
+
+
+def _peak_flops(program: setup.Program) -> float | None:
+    peak = flops.peak_flops(program.device.device_kind)
+    return None if peak is None else peak * program.mesh.devices.size
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """SIGTERM (a preemption) or Ctrl-C ends the run after its step; a second one at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        logger.warning(f"{signal.Signals(number).name}: saving after this step")
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, setup.Stores]:
+    """The batches a run would see, all rows of each, without a model or a device."""
+    config = _run_config(request).config
+    stores = setup.open_stores(config)
+    objective = objectives.make(config)
+    batch_size = config.train.global_batch_size
+    batches = pipeline.TrainBatches(
+        setup.windows(stores.train, objective),
+        objective,
+        config.train.seed,
+        batch_size,
+        np.arange(batch_size),
+    )
+    return config, batches, stores
+
+
+def inspect(request: Request, steps: range, max_rows: int, output: str | None) -> int:
+    """Prints the batches of some steps, or writes them as arrays."""
+    _, batches, stores = train_batches(request)
+    if output is None:
+        inspect_lib.show(RichConsole(), batches, stores.tokenizer, stores.train, steps, max_rows)
+    else:
+        np.savez_compressed(output, **inspect_lib.arrays(batches, steps))
+        print(f"wrote the batches of steps {steps.start} to {steps.stop - 1} to {output}")
+    return 0

@@ -1,0 +1,114 @@
+"""Checkpoints: one Orbax composite per step, saved behind the training.
+
+    checkpoints/STEP/state   the arrays of `TrainState`
+    checkpoints/STEP/meta    JSON: step, seed, data and tokenizer identity, versions
+
+Orbax writes into a temporary directory and renames it when it is whole, so a directory whose name
+is a number is a finished save. A save that fails in the background is raised at the next call;
+nothing believes in a step before its save has landed.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from lmjax.errors import UserError
+from lmjax.train.state import TrainState
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides about numbers."""
+    names = ("lmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found | {"python": platform.python_version()}
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, directory: epath.PathLike, *, keep: int, keep_period: int | None = None):
+        self._directory = epath.Path(directory)
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                keep_period=keep_period,
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            ),
+            item_names=("state", "meta"),
+        )
+
+    @property
+    def directory(self) -> epath.Path:
+        return self._directory
+
+    def latest(self) -> int | None:
+        """The newest step that is wholly on disk."""
+        return max(self._manager.all_steps(), default=None)
+
+    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+        """Copies the state off the device, then writes it while training goes on."""
+        self._manager.wait_until_finished()
+        meta = {
+            "format": 1,
+            "step": step,
+            "prng": jax.config.jax_default_prng_impl,
+            "versions": versions(),
+            **meta,
+        }
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+            ),
+        )
+
+    def check(self) -> None:
+        """Raises what went wrong in a save that was thought under way."""
+        self._manager.check_for_errors()
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON part of a checkpoint."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return dict(self._manager.restore(step, args=args)["meta"])
+
+    def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
+        """The state of `step`, laid out by `shardings` whatever the mesh that saved it."""
+        target = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            abstract,
+            shardings,
+        )
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            return self._manager.restore(step, args=args)["state"]
+        except Exception as error:
+            raise UserError(
+                f"checkpoint {self._directory / str(step)} cannot be read "
+                f"({type(error).__name__}: {_first_line(error)}); nothing was overwritten. "
+                "Move that folder away to go on from an older one"
+            ) from error
+
+    def wait(self) -> None:
+        """Returns when nothing is being written any more."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finishes and frees what the manager holds."""
+        self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

@@ -1,0 +1,188 @@
+"""What a run is and what it will cost, told before it starts; made from shapes, not from data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from lmjax import config as config_lib
+from lmjax import flops
+from lmjax.config import Config
+from lmjax.optim.policy import name_of
+from lmjax.train import device as device_lib
+from lmjax.train.console import count, duration, size
+from lmjax.train.setup import Data, Program
+from lmjax.train.workdir import Workdir
+
+# What a training step reaches of a plain matrix product's rate, or of the chip's datasheet peak.
+_SHARE_OF_MATMUL = 0.6
+_SHARE_OF_PEAK = 0.4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected time of a run on the devices at hand.
+
+    Attributes:
+      flops_per_step: model FLOPs of one step over all devices.
+      seconds_per_step: at the assumed rate.
+      basis: where the rate comes from, in words.
+    """
+
+    flops_per_step: float
+    seconds_per_step: float
+    basis: str
+
+
+def estimate(program: Program) -> Estimate:
+    """Expected time per step; measures a matrix product where the chip's peak is not known."""
+    config, device = program.config, program.device
+    step_flops = flops.flops_per_step(config, config.train.global_batch_size)
+    peak = flops.peak_flops(device.device_kind)
+    num_devices = program.mesh.devices.size
+    if peak is not None:
+        rate = peak * _SHARE_OF_PEAK
+        basis = f"{_SHARE_OF_PEAK:.0%} of {count(peak)}FLOP/s, the datasheet peak"
+    else:
+        # Virtual CPU devices share the cores, so the measured rate is that of all together.
+        measured = device_lib.matmul_flops(device, program.model.dtype)
+        num_devices = 1 if device.platform == "cpu" else num_devices
+        rate = measured * _SHARE_OF_MATMUL
+        basis = f"{_SHARE_OF_MATMUL:.0%} of {count(measured)}FLOP/s, a matrix product measured now"
+    return Estimate(step_flops, step_flops / (rate * num_devices), basis)
+
+
+def headline(program: Program, expected: Estimate) -> list[str]:
+    """Three lines on top of every run."""
+    config, train = program.config, program.config.train
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(program.abstract.params))
+    rows = train.global_batch_size
+    tokens = rows * config.data.seq_len
+    micro = f", {program.num_micro} micro-batches of {program.micro_rows}" * (program.num_micro > 1)
+    device = f"{program.mesh.devices.size} x {program.device.device_kind}"
+    total = expected.seconds_per_step * train.num_steps
+    return [
+        f"{config.family} {config.model.preset or ''}: {count(num_params)} parameters, "
+        f"objective {config.objective.name}, {device}, "
+        f"{program.model.dtype.name} ({program.dtype_reason})",
+        f"{train.num_steps:,} steps of {rows} x {config.data.seq_len} = {tokens:,} tokens{micro}; "
+        f"{count(tokens * train.num_steps)} tokens in all",
+        f"expected: {duration(total)} ({count(expected.flops_per_step)}FLOP a step, "
+        f"{expected.seconds_per_step:.3g} s at {expected.basis})",
+    ]
+
+
+def data_line(program: Program, data: Data) -> str:
+    """One line on the text of a run."""
+    train, held_out = data.stores.train, data.stores.held_out
+    needed = program.config.train.num_steps * program.config.train.global_batch_size
+    return (
+        f"text: {train.num_documents:,} documents, {count(train.num_tokens)} tokens of "
+        f"{data.stores.tokenizer.vocab_size:,} kinds; held out: {held_out.num_documents:,} "
+        f"documents, {count(held_out.num_tokens)} tokens; "
+        f"{needed / len(data.train_windows):.3g} epochs"
+    )
+
+
+def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -> list[str]:
+    """What a finished run says: its losses, its baseline, its files, and what to do next."""
+    last = {row["split"]: row for row in rows}
+    lines = []
+    if "train" in last:
+        lines.append(f"train loss     {last['train']['loss']:.4f} nats per predicted token")
+    if "eval" in last:
+        row = last["eval"]
+        gain = row["content_unigram_loss"] - row["content_loss"]
+        bits = f", {row['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in row else ""
+        lines += [
+            f"held-out loss  {row['loss']:.4f}, content loss {row['content_loss']:.4f}{bits}",
+            f"unigram        {row['content_unigram_loss']:.4f}: "
+            f"the model is {gain:.2f} nats better than word frequencies",
+        ]
+    steps = program.config.train.num_steps
+    return [
+        *lines,
+        f"checkpoint     {folder.checkpoints / str(steps)}",
+        "next           look at its batches:  "
+        f"python tools/inspect_batches.py --workdir={folder.path} --steps=0:1",
+        "               train it further:     "
+        f"python -m lmjax.main --workdir={folder.path} --config.train.num_steps={2 * steps}",
+        f"               draw its curves:      tensorboard --logdir={folder.tensorboard}",
+    ]
+
+
+def field_table() -> Table:
+    """Every config field with its default and meaning."""
+    table = Table("field", "default", "on resume", "meaning", title="Config fields")
+
+    def add(section: config_lib.Section, prefix: str) -> None:
+        for name, info in type(section).model_fields.items():
+            value = getattr(section, name)
+            if isinstance(value, config_lib.Section):
+                add(value, f"{prefix}{name}.")
+            else:
+                free = "free" if info.json_schema_extra["free"] else "fixed"
+                table.add_row(f"{prefix}{name}", str(value), free, info.description)
+
+    add(Config(), "config.")
+    return table
+
+
+def dry_run(program: Program, console: RichConsole) -> None:
+    """Prints config, parameters, memory, FLOPs, shardings and time; touches no data."""
+    config = program.config
+    for line in headline(program, estimate(program)):
+        console.print(line, highlight=False, markup=False)
+    console.print(_config_table(config))
+    console.print(_parameter_table(program))
+    console.print(_cost_table(program))
+
+
+def _config_table(config: Config) -> Table:
+    table = Table("field", "value", "on resume", title="Config")
+    for name, value, is_free in config_lib.leaves(config):
+        table.add_row(f"config.{name}", str(value), "free" if is_free else "fixed")
+    return table
+
+
+def _parameter_table(program: Program) -> Table:
+    table = Table("parameter", "shape", "number", "sharding", title="Parameters")
+    leaves = jax.tree_util.tree_leaves_with_path(program.abstract.params)
+    shardings = jax.tree.leaves(program.shardings.params)
+    parts: dict[str, int] = {}
+    for (path, leaf), sharding in zip(leaves, shardings, strict=True):
+        name = name_of(path)
+        parts[name.split("/")[0]] = parts.get(name.split("/")[0], 0) + leaf.size
+        split = [str(axis) for axis in sharding.spec if axis is not None]
+        table.add_row(name, str(leaf.shape), f"{leaf.size:,}", ", ".join(split) or "replicated")
+    table.add_section()
+    for part, number in parts.items():
+        table.add_row(f"{part}/", "", f"{number:,}", "")
+    table.add_row("all", "", f"{sum(parts.values()):,}", "", style="bold")
+    return table
+
+
+def _cost_table(program: Program) -> Table:
+    config = program.config
+    table = Table("cost", "value", title="Memory on each device (estimate) and work")
+    parts = flops.memory(
+        config,
+        program.micro_rows // (program.mesh.devices.size or 1) or 1,
+        dtype_bytes=program.model.dtype.itemsize,
+    )
+    for part, num_bytes in parts.items():
+        table.add_row(part, size(num_bytes))
+    table.add_row("all", size(sum(parts.values())), style="bold")
+    table.add_section()
+    rows = config.train.global_batch_size
+    per_token = flops.flops_per_token(config)
+    table.add_row("micro-batches a step", f"{program.num_micro} of {program.micro_rows} rows")
+    table.add_row("model FLOPs a step", f"{flops.flops_per_step(config, rows):.4g}")
+    table.add_row("model FLOPs a token (full attention)", f"{per_token.full:.4g}")
+    table.add_row("model FLOPs a token (causal halved)", f"{per_token.causal:.4g}")
+    return table

@@ -1,0 +1,63 @@
+"""What the device at hand can do: memory, number formats, matrix-product rate."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+# More memory for activations does not make a CPU faster, it only makes a step longer in coming.
+_CPU_BUDGET = 8 * 2**30
+
+
+def compute_dtype(requested: str, device: jax.Device) -> tuple[jnp.dtype, str]:
+    """The compute type, and why, in words."""
+    if requested != "auto":
+        return jnp.dtype(requested), "as asked"
+    if device.platform == "tpu":
+        return jnp.dtype(jnp.bfloat16), "a TPU has bfloat16"
+    capability = float(getattr(device, "compute_capability", None) or 0)
+    if capability >= 8:
+        return jnp.dtype(jnp.bfloat16), f"compute capability {capability} has bfloat16"
+    reason = "a CPU computes in" if device.platform == "cpu" else "this GPU is fastest in"
+    return jnp.dtype(jnp.float32), f"{reason} float32"
+
+
+def memory_budget(device: jax.Device) -> int:
+    """Bytes that one training step may take on a device."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(0.9 * stats["bytes_limit"])
+    return min(_host_memory() // 2, _CPU_BUDGET)
+
+
+def _host_memory() -> int:
+    """Memory that this process may use: the machine's free memory, or its container's limit."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        limit = available
+    return min(available, limit)
+
+
+def matmul_flops(device: jax.Device, dtype: jnp.dtype, seconds: float = 0.5) -> float:
+    """Measured rate of a large matrix product on one device, FLOP/s."""
+    n = 1024 if device.platform == "cpu" else 8192
+    with jax.default_device(device):
+        x = jnp.ones((n, n), dtype)
+        multiply = jax.jit(lambda a, b: a @ b)
+        multiply(x, x).block_until_ready()
+        best, end = 0.0, time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            began = time.perf_counter()
+            multiply(x, x).block_until_ready()
+            best = max(best, 2 * n**3 / (time.perf_counter() - began))
+    return best

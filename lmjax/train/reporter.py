@@ -1,0 +1,150 @@
+"""Turns device metrics into rows, lines and the progress bar, one step behind the device."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from lmjax.errors import UserError
+from lmjax.train import loss
+from lmjax.train.console import Console, count, duration, logger
+from lmjax.train.metrics import MetricsWriter
+from lmjax.train.state import TrainState, total_tokens
+
+_PLATEAU_ROWS = 10
+_PLATEAU_NATS = 0.1
+
+
+class Reporter:
+    """Callbacks for the loop: `tick` at every step, `record` at those that get a row."""
+
+    def __init__(
+        self,
+        writer: MetricsWriter,
+        console: Console,
+        *,
+        num_steps: int,
+        start: int,
+        start_tokens: jax.Array,
+        exact_likelihood: bool,
+        flops_per_token: float,
+        peak_flops: float | None,
+    ):
+        self._writer, self._console = writer, console
+        self._num_steps, self._start, self._exact = num_steps, start, exact_likelihood
+        self._flops_per_token, self._peak = flops_per_token, peak_flops
+        self._pending: tuple[int, dict[str, Any], bool] | None = None
+        self._clock = time.monotonic()
+        self._clock_step, self._clock_tokens = start, total_tokens(start_tokens)
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_PLATEAU_ROWS)
+
+    def tick(self, step: int, state: TrainState, metrics: dict[str, Any]) -> None:
+        """Reads the step before this one, which was launched while the host was busy."""
+        self.flush()
+        self._pending = (step, metrics, False)
+
+    def record(self, step: int, state: TrainState, metrics: dict[str, Any]) -> None:
+        """Marks this step for a row; call after `tick`."""
+        self._pending = (step, metrics, True)
+
+    def flush(self) -> None:
+        """Waits for the last step launched and reports it."""
+        if self._pending is None:
+            return
+        step, metrics, wanted = self._pending
+        self._pending = None
+        if step == self._start + 1:
+            seconds = time.monotonic() - self._clock
+            self._console.line(
+                f"step {step}/{self._num_steps}  loss {float(metrics['loss']):.4f}  "
+                f"(first step, compiled in {seconds:.0f} s)"
+            )
+        if not wanted:
+            value = float(metrics["loss"])
+            self._console.step(step, f"loss {value:.3f}")
+            self._require_finite(step, value)
+            return
+        self._row(step, jax.device_get(metrics))
+
+    def micro(self, step: int, done: int, total: int, sums: dict[str, jax.Array]) -> None:
+        """News from within a step of several micro-batches (waits for the device)."""
+        value = float(sums["nats"]) / max(float(sums["weight"]), 1.0)
+        self._console.within_step(
+            f"step {step}/{self._num_steps}: micro-batch {done}/{total}  loss {value:.4f}"
+        )
+
+    def eval_row(self, step: int, row: dict[str, Any]) -> None:
+        """Writes and shows a held-out evaluation."""
+        self._writer.write(step, "eval", row)
+        bits = f"  {row['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in row else ""
+        self._console.line(
+            f"step {step}/{self._num_steps}  held-out loss {row['loss']:.4f}  "
+            f"content {row['content_loss']:.4f} (unigram {row['content_unigram_loss']:.4f})  "
+            f"accuracy {row['accuracy']:.1%}{bits}"
+        )
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keeps what happens inside (evaluation, saves) out of tokens per second."""
+        began = time.monotonic()
+        yield
+        self._clock += time.monotonic() - began
+
+    def sync(self) -> None:
+        """All rows so far are on disk afterwards."""
+        self.flush()
+        self._writer.sync()
+
+    def _row(self, step: int, metrics: dict[str, Any]) -> None:
+        row = loss.summarise(metrics["window"], exact_likelihood=self._exact)
+        row["grad_norm"] = float(metrics["grad_norm"])
+        row["learning_rate"] = float(metrics["learning_rate"])
+        row["tokens"] = total_tokens(metrics["tokens"])
+        now = time.monotonic()
+        seconds = max(now - self._clock, 1e-9)
+        steps = step - self._clock_step
+        rate = (row["tokens"] - self._clock_tokens) / seconds
+        row["tokens_per_second"] = rate
+        if self._peak:
+            row["mfu"] = rate * self._flops_per_token / self._peak
+        eta = (self._num_steps - step) * seconds / max(steps, 1)
+        self._clock, self._clock_step, self._clock_tokens = now, step, row["tokens"]
+        self._writer.write(step, "train", row)
+        mfu = f"  MFU {row['mfu']:.1%}" if "mfu" in row else ""
+        self._console.step(step, f"loss {row['loss']:.3f}  {count(rate)} tok/s{mfu}")
+        self._console.line(
+            f"step {step}/{self._num_steps}  loss {row['loss']:.4f} "
+            f"(unigram {row['unigram_loss']:.4f})  lr {row['learning_rate']:.2e}  "
+            f"|g| {row['grad_norm']:.2f}  {count(rate)} tok/s{mfu}"
+            + (f"  {duration(eta)} to go" if step < self._num_steps else "")
+        )
+        self._require_finite(step, row["loss"])
+        self._watch_plateau(step, row)
+
+    def _require_finite(self, step: int, value: float) -> None:
+        if not math.isfinite(value):
+            raise UserError(
+                f"the loss is {value} at step {step}; nothing was saved since it broke. Lower "
+                "optimizer.learning_rate or lengthen schedule.warmup_steps, and run again "
+                "in another --workdir (--debug names the operation that made the first NaN)"
+            )
+
+    def _watch_plateau(self, step: int, row: dict[str, Any]) -> None:
+        """Says so when a run has learned word frequencies and nothing else."""
+        self._recent.append((row["content_loss"], row["content_unigram_loss"]))
+        if len(self._recent) < _PLATEAU_ROWS:
+            return
+        if all(abs(nats - unigram) < _PLATEAU_NATS for nats, unigram in self._recent):
+            logger.warning(
+                f"step {step}: for {_PLATEAU_ROWS} rows the loss has sat on the unigram baseline "
+                f"({row['content_unigram_loss']:.2f} nats): the model uses no context yet. Usual "
+                "causes: too high a learning rate or too short a warm-up, repeated lines in the "
+                "data, a broken mask"
+            )
+            self._recent.clear()

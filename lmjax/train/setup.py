@@ -1,0 +1,345 @@
+"""The one place that composes the rooms below: config -> program, data, steps.
+
+`Program` needs no data and allocates nothing: a dry run ends there. `Data` is the store seen
+through the objective. `Steps` compiles the two into what the loop calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from lmjax import config as config_lib
+from lmjax import flops, objectives
+from lmjax.batch import Objective, device_fields, rows
+from lmjax.config import Config
+from lmjax.data import cache, pipeline
+from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.store import Store
+from lmjax.data.tokenizer import Tokenizer
+from lmjax.data.windows import Windows
+from lmjax.errors import UserError
+from lmjax.nn.model import Model
+from lmjax.optim.optimizer import make_optimizer
+from lmjax.optim.schedule import Schedule, make_schedule
+from lmjax.parallel import rules as rules_lib
+from lmjax.parallel.mesh import make_mesh
+from lmjax.train import device as device_lib
+from lmjax.train import state as state_lib
+from lmjax.train.console import logger
+from lmjax.train.state import TrainState
+from lmjax.train.step import TrainStep, make_eval_step
+
+_UNROLL_UP_TO = 24  # layers; beyond, compile time grows faster than the gain (GPU experience)
+
+
+def resolve(config: Config, tokenizer_size: int | None = None) -> Config:
+    """Fills what depends on other fields, so that a later override cannot bend it unseen.
+
+    Args:
+      config: as given.
+      tokenizer_size: number of ids that the tokenizer was asked for; None: the config's.
+
+    Raises:
+      UserError: an impossible combination.
+    """
+    changes: dict[str, Any] = {}
+    if config.model.vocab_size is None:
+        size = tokenizer_size or config.tokenizer.vocab_size
+        changes["model.vocab_size"] = -(-size // 128) * 128
+    if config.schedule.decay_steps is None:
+        changes["schedule.decay_steps"] = max(config.train.num_steps, config.schedule.warmup_steps)
+    return config_lib.replace(config, changes)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a resolved config means on these devices; nothing is allocated yet."""
+
+    config: Config
+    objective: Objective
+    model: Model
+    schedule: Schedule
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    batch_sharding: NamedSharding
+    micro_rows: int
+    abstract: TrainState
+    shardings: TrainState
+    dtype_reason: str
+
+    @property
+    def num_micro(self) -> int:
+        """Micro-batches of a step."""
+        return self.config.train.global_batch_size // self.micro_rows
+
+    @property
+    def device(self) -> jax.Device:
+        """One of the devices; they are all of a kind."""
+        return self.mesh.devices.flat[0]
+
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of one micro-batch."""
+        spec = self.objective.spec(self.micro_rows)
+        return {k: jax.ShapeDtypeStruct(*field) for k, field in spec.items()}
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """Mesh and axis rules that tracing looks for; enter it around whatever runs the model."""
+        with (
+            jax.set_mesh(self.mesh),
+            nn.logical_axis_rules(rules_lib.PRESETS[self.config.mesh.preset]),
+        ):
+            yield
+
+    def init(self) -> TrainState:
+        """A fresh state on the devices."""
+        return state_lib.init(
+            self.model,
+            self.optimizer,
+            self.batch_spec(),
+            self.shardings,
+            self.config.train.seed,
+        )
+
+    def host_rows(self, micro_rows: int, num_micro: int) -> np.ndarray:
+        """Which rows of `num_micro` micro-batches this host holds."""
+        return rules_lib.host_rows(self.batch_sharding, micro_rows, num_micro)
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This host's rows -> the global device batch."""
+        return {
+            name: jax.make_array_from_process_local_data(self.batch_sharding, array)
+            for name, array in device_fields(batch).items()
+        }
+
+
+def make_program(config: Config, devices: list[jax.Device] | None = None) -> Program:
+    """Composes model, optimizer and mesh of a resolved config.
+
+    Raises:
+      UserError: the batch does not divide over the devices.
+    """
+    rules = rules_lib.PRESETS[config.mesh.preset]
+    mesh = make_mesh(devices)
+    sharding = rules_lib.batch_sharding(mesh, rules)
+    shards = rules_lib.num_batch_shards(mesh, rules)
+    dtype, reason = device_lib.compute_dtype(config.train.dtype, mesh.devices.flat[0])
+    unroll = config.train.unroll_layers
+    if unroll == "auto":
+        small = config.model.num_layers <= _UNROLL_UP_TO
+        unroll = small and mesh.devices.flat[0].platform != "tpu"
+    model = Model(
+        config.model,
+        config.model.vocab_size,
+        dtype=dtype,
+        remat=config.train.remat,
+        unroll=config.model.num_layers if unroll else 1,
+    )
+    schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    objective = objectives.make(config)
+    micro_rows = _micro_rows(config, dtype, mesh.devices.flat[0], shards)
+    spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
+    abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh, rules)
+    return Program(
+        config,
+        objective,
+        model,
+        schedule,
+        optimizer,
+        mesh,
+        sharding,
+        micro_rows,
+        abstract,
+        shardings,
+        reason,
+    )
+
+
+def _micro_rows(config: Config, dtype: Any, device: jax.Device, shards: int) -> int:
+    batch = config.train.global_batch_size
+    if batch % shards:
+        raise UserError(
+            f"config.train.global_batch_size={batch} does not divide over {shards} devices; "
+            f"take a multiple of {shards}, or fewer devices"
+        )
+    micro = config.train.micro_batch_size
+    if micro == "auto":
+        budget = device_lib.memory_budget(device)
+        return flops.largest_micro_batch(config, budget, shards, dtype_bytes=dtype.itemsize)
+    if micro % shards:
+        raise UserError(
+            f"config.train.micro_batch_size={micro} does not divide over {shards} devices; "
+            f"take a multiple of {shards} or 'auto'"
+        )
+    return micro
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Train and held-out text on disk, and the tokenizer of both."""
+
+    tokenizer: Tokenizer
+    train: Store
+    held_out: Store
+
+
+def open_stores(config: Config) -> Stores:
+    """Opens what `data.path` names; raw text is tokenised once, with a progress bar."""
+    data, tok = config.data, config.tokenizer
+    reading = {
+        "text_key": data.text_key,
+        "text_split": data.text_split,
+        "cache_dir": data.cache_dir,
+        "num_workers": data.prepare_workers,
+        "log": logger.info,
+    }
+    folder = cache.ensure_store(
+        data.path,
+        tokenizer_path=tok.path,
+        vocab_size=tok.vocab_size,
+        model_type=tok.model_type,
+        character_coverage=tok.character_coverage,
+        sample_bytes=tok.sample_bytes,
+        eval_fraction=data.eval_fraction if data.eval_path is None else 0.0,
+        **reading,
+    )
+    train = Store.open(folder, "train")
+    held_out = cache.open_eval(data.eval_path, folder, **reading)
+    return Stores(tokenizer_lib.load(train.tokenizer_path), train, held_out)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Train and held-out text of a run, seen through its objective."""
+
+    stores: Stores
+    train_windows: Windows
+    eval_windows: Windows
+    tables: dict[str, np.ndarray]
+
+    def train_batches(self, program: Program) -> pipeline.TrainBatches:
+        """Steps -> this host's rows."""
+        train = program.config.train
+        return pipeline.TrainBatches(
+            self.train_windows,
+            program.objective,
+            train.seed,
+            train.global_batch_size,
+            program.host_rows(program.micro_rows, program.num_micro),
+        )
+
+    def eval_batches(self, program: Program) -> pipeline.EvalBatches:
+        """Chunks of one micro-batch each, of the held-out windows that the config asks for."""
+        config = program.config
+        windows = len(self.eval_windows)
+        if config.eval.num_batches is not None:
+            windows = min(windows, config.eval.num_batches * config.train.global_batch_size)
+        return pipeline.EvalBatches(
+            self.eval_windows,
+            program.objective,
+            config.train.seed,
+            windows,
+            program.micro_rows,
+            program.host_rows(program.micro_rows, 1),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint remembers of its data, to refuse another."""
+        return {
+            "tokenizer_sha256": self.stores.tokenizer.sha256,
+            "data_sha256": self.stores.train.manifest_sha256,
+            "eval_data_sha256": self.stores.held_out.manifest_sha256,
+        }
+
+
+def open_data(config: Config, stores: Stores, objective: Objective) -> Data:
+    """Windows over the stores, and the tables of the unigram baseline.
+
+    Raises:
+      UserError: the tokenizer has more ids than the embedding has rows.
+    """
+    rows_V, tokenizer = config.model.vocab_size, stores.tokenizer
+    if tokenizer.vocab_size > rows_V:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the embedding {rows_V} rows "
+            "(config.model.vocab_size); leave model.vocab_size out or enlarge it"
+        )
+    train_windows = windows(stores.train, objective)
+    eval_windows = windows(stores.held_out, objective)
+    counts = pipeline.count_targets(train_windows, objective, config.train.seed, rows_V)
+    unigram, content_unigram = counts.log_probs()
+    num_bytes = np.zeros(rows_V, np.float32)
+    num_bytes[: tokenizer.vocab_size] = tokenizer.bytes_per_id
+    tables = {"unigram": unigram, "content_unigram": content_unigram, "bytes": num_bytes}
+    return Data(stores, train_windows, eval_windows, tables)
+
+
+def windows(store: Store, objective: Objective) -> Windows:
+    """A store cut as the objective wants it.
+
+    Raises:
+      UserError: there is not a single token to predict.
+    """
+    cut = Windows(store, objective.window_length, objective.window_stride)
+    if len(cut) == 0:
+        raise UserError(
+            f"{store.path}: the {store.split} split holds no text; prepare it with more"
+        )
+    return cut
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The compiled training and evaluation steps, and how host rows get to them."""
+
+    program: Program
+    train_step: TrainStep
+    eval_step: Callable
+
+    def micro_batches(self, batch: Mapping[str, np.ndarray]) -> list[dict[str, jax.Array]]:
+        """This host's rows of a global batch -> placed micro-batches."""
+        fields = device_fields(batch)
+        per_host = len(fields["inputs"]) // self.program.num_micro
+        return [
+            self.program.place(rows(fields, i * per_host, (i + 1) * per_host))
+            for i in range(self.program.num_micro)
+        ]
+
+    def __call__(
+        self,
+        state: TrainState,
+        batch: Mapping[str, np.ndarray],
+        fresh: bool,
+        on_micro: Callable[[int, dict], None] = lambda index, sums: None,
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """One training step on this host's rows of the global batch."""
+        return self.train_step(state, self.micro_batches(batch), fresh, on_micro)
+
+
+def make_steps(program: Program, tables: Mapping[str, np.ndarray]) -> Steps:
+    """Steps of `program` that report against `tables`."""
+    train = program.config.train
+    train_step = TrainStep(
+        program.model,
+        program.optimizer,
+        program.schedule,
+        dict(tables),
+        program.shardings,
+        program.batch_sharding,
+        seed=train.seed,
+        z_loss=train.z_loss,
+    )
+    eval_step = make_eval_step(
+        program.model, dict(tables), program.shardings.params, program.batch_sharding
+    )
+    return Steps(program, train_step, eval_step)

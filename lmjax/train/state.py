@@ -1,0 +1,100 @@
+"""What training carries from step to step, and all that a checkpoint holds of it.
+
+There is no random state: randomness is the seed folded with a name and the step. Whatever is
+accumulated over steps (the sums behind the next row of metrics.jsonl, the tokens seen) lives here,
+so that a resumed run goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from lmjax.parallel.rules import Rules
+from lmjax.train import loss
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One training state.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: nested dict of float32 arrays.
+      opt_state: optax state.
+      window: sums of `loss.sums` since the last row of metrics, float32 scalars.
+      tokens: uint32 [2], real tokens seen as (high, low) words of a 64-bit count.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    window: dict[str, jax.Array]
+    tokens: jax.Array
+
+
+def add_tokens(tokens: jax.Array, more: jax.Array) -> jax.Array:
+    """64-bit addition on two uint32 words (JAX has no 64-bit integers by default)."""
+    high, low = tokens[0], tokens[1]
+    new_low = low + more.astype(jnp.uint32)
+    return jnp.stack([high + (new_low < low).astype(jnp.uint32), new_low])
+
+
+def total_tokens(tokens: jax.Array) -> int:
+    """The count that the two words stand for."""
+    return (int(tokens[0]) << 32) + int(tokens[1])
+
+
+def create(
+    model: nn.Module, optimizer: optax.GradientTransformation, batch: dict, seed: jax.Array
+) -> TrainState:
+    """A fresh state whose parameters and moments still carry their logical axis names."""
+    params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT), batch)["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        window=loss.zeros(),
+        tokens=jnp.zeros((2,), jnp.uint32),
+    )
+
+
+_INIT = 0  # name of the initialisation's random stream; `step.py` names the others
+
+
+def abstract_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    batch: dict[str, jax.ShapeDtypeStruct],
+    mesh: Mesh,
+    rules: Rules,
+) -> tuple[TrainState, TrainState]:
+    """Shapes of the state, and the sharding of each leaf, before anything is allocated."""
+    named = jax.eval_shape(lambda: create(model, optimizer, _zeros(batch), 0))
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(named), mesh, rules)
+    return nn.unbox(named), shardings
+
+
+def init(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    batch: dict[str, jax.ShapeDtypeStruct],
+    shardings: TrainState,
+    seed: int,
+) -> TrainState:
+    """A fresh state, born sharded: no device ever holds a parameter that is not its own."""
+    make = jax.jit(
+        lambda seed: nn.unbox(create(model, optimizer, _zeros(batch), seed)),
+        out_shardings=shardings,
+    )
+    return make(seed)
+
+
+def _zeros(batch: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    return {name: jnp.zeros(field.shape, field.dtype) for name, field in batch.items()}

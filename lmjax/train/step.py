@@ -1,0 +1,166 @@
+"""One optimizer step, pure and jitted, over one or several micro-batches.
+
+    gradients(params, micro-batch) -> sums of gradients and of metrics
+    update(state, those sums)      -> the next state
+
+Gradients are of the *summed* loss; `update` divides once by the total weight of the step, so
+neither the number of micro-batches nor of devices enters the result. A single micro-batch runs both
+parts as one compiled function; several run `gradients` once each, so that a slow device can report
+between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lmjax import batch as batch_lib
+from lmjax.optim.schedule import Schedule
+from lmjax.train import loss
+from lmjax.train.state import TrainState, add_tokens
+
+_DROPOUT = 1  # name of this random stream; `state.py` has that of the initialisation
+
+
+@flax.struct.dataclass
+class Accumulated:
+    """Sums over the micro-batches of a step."""
+
+    grads: Any
+    sums: dict[str, jax.Array]
+    tokens: jax.Array
+
+
+class TrainStep:
+    """(state, micro-batches, fresh window?) -> (state, metrics); see the module's docstring.
+
+    metrics: `loss` of this step, `window` sums since the last row, `grad_norm` before clipping,
+    `learning_rate`, `tokens` seen as two words; all device scalars that nothing waits for.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optax.GradientTransformation,
+        schedule: Schedule,
+        tables: loss.Tables,
+        state_shardings: TrainState,
+        batch_sharding: NamedSharding,
+        *,
+        seed: int,
+        z_loss: float,
+    ):
+        self._model, self._optimizer, self._schedule = model, optimizer, schedule
+        self._tables, self._seed, self._z_loss = tables, seed, z_loss
+        replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
+        # A prefix of the tree: one sharding stands for all scalars below it.
+        sums = Accumulated(state_shardings.params, replicated, replicated)
+        params, state, rows = state_shardings.params, state_shardings, batch_sharding
+        self._first = jax.jit(
+            self._gradients,
+            in_shardings=(params, replicated, replicated, rows, replicated),
+            out_shardings=sums,
+        )
+        self._next = jax.jit(
+            self._accumulate,
+            in_shardings=(sums, params, replicated, replicated, rows, replicated),
+            out_shardings=sums,
+            donate_argnums=0,
+        )
+        self._update = jax.jit(
+            self._apply,
+            in_shardings=(state, sums, replicated),
+            out_shardings=(state, replicated),
+            donate_argnums=0,
+        )
+        self._fused = jax.jit(
+            self._whole,
+            in_shardings=(state, replicated, rows, replicated),
+            out_shardings=(state, replicated),
+            donate_argnums=0,
+        )
+
+    def __call__(
+        self,
+        state: TrainState,
+        micro_batches: Sequence[dict[str, jax.Array]],
+        fresh: bool,
+        on_micro: Callable[[int, dict[str, jax.Array]], None] = lambda index, sums: None,
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """One step.
+
+        Args:
+          state: donated.
+          micro_batches: device batches of equal shape that make up the global batch.
+          fresh: whether the window of metrics starts anew with this step.
+          on_micro: told (number, sums so far) after each of several micro-batches is launched.
+        """
+        if len(micro_batches) == 1:
+            return self._fused(state, self._tables, micro_batches[0], fresh)
+        total = self._first(state.params, state.step, self._tables, micro_batches[0], 0)
+        for i, batch in enumerate(micro_batches[1:], 1):
+            # The sums are small and about to be donated, so what is reported is a copy.
+            on_micro(i, jax.tree.map(jnp.copy, total.sums))
+            total = self._next(total, state.params, state.step, self._tables, batch, i)
+        return self._update(state, total, fresh)
+
+    def _gradients(self, params, step, tables, batch, index) -> Accumulated:
+        key = jax.random.fold_in(jax.random.key(self._seed), _DROPOUT)
+        key = jax.random.fold_in(jax.random.fold_in(key, step), index)
+        grads, sums = jax.grad(
+            lambda p: loss.sums(
+                self._model, p, batch, tables, z_loss=self._z_loss, dropout_key=key
+            ),
+            has_aux=True,
+        )(params)
+        return Accumulated(grads, sums, batch_lib.num_real_tokens(batch))
+
+    def _accumulate(self, total, params, step, tables, batch, index) -> Accumulated:
+        return jax.tree.map(jnp.add, total, self._gradients(params, step, tables, batch, index))
+
+    def _apply(self, state: TrainState, total: Accumulated, fresh) -> tuple[TrainState, dict]:
+        weight = jnp.maximum(total.sums["weight"], 1.0)
+        grads = jax.tree.map(lambda g: g / weight, total.grads)
+        updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
+        window = jax.tree.map(
+            lambda old, new: jnp.where(fresh, 0.0, old) + new, state.window, total.sums
+        )
+        tokens = add_tokens(state.tokens, total.tokens)
+        metrics = {
+            "loss": total.sums["nats"] / weight,
+            "window": window,
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": self._schedule(state.step),
+            "tokens": tokens,
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, window, tokens), metrics
+
+    def _whole(self, state: TrainState, tables, batch, fresh) -> tuple[TrainState, dict]:
+        return self._apply(
+            state, self._gradients(state.params, state.step, tables, batch, 0), fresh
+        )
+
+
+def make_eval_step(
+    model: nn.Module, tables: loss.Tables, params_shardings: Any, batch_sharding: NamedSharding
+) -> Callable[[Any, dict[str, jax.Array], dict[str, jax.Array]], dict[str, jax.Array]]:
+    """(params, batch, sums so far) -> sums with this batch's added."""
+    replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
+
+    def step(params, tables, batch, totals):
+        return loss.add(totals, loss.sums(model, params, batch, tables)[1])
+
+    jitted = jax.jit(
+        step,
+        in_shardings=(params_shardings, replicated, batch_sharding, replicated),
+        out_shardings=replicated,
+    )
+    return lambda params, batch, totals: jitted(params, tables, batch, totals)

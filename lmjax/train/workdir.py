@@ -1,0 +1,162 @@
+"""The folder of a run: its lock, its resolved config, and the rules of resuming.
+
+`WORKDIR/config.json` rules a resume. It holds the resolved config, the name and SHA-256 of the
+config file it came from, and every later change of a free field. The `.py` is not executed again:
+it may have changed, and what a run is made of is written down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import filelock
+from etils import epath
+
+from lmjax import config as config_lib
+from lmjax.config import Config
+from lmjax.errors import UserError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What config.json holds."""
+
+    config: Config
+    source: dict[str, str] | None  # {"file": ..., "sha256": ...} of the config file
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Workdir:
+    """Paths of one run, and the lock that keeps a second process out."""
+
+    def __init__(self, path: str):
+        self.path = epath.Path(path).expanduser()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(str(self.path / ".lock"))
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(
+                f"workdir {self.path} is in use by another process; wait for it to end, stop it, "
+                "or give another --workdir"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"workdir {self.path} cannot be written ({error.strerror or error}); "
+                "give a --workdir that you may write to"
+            ) from None
+
+    @property
+    def metrics(self) -> epath.Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> epath.Path:
+        return self.path / "lmjax.log"
+
+    @property
+    def tensorboard(self) -> epath.Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> epath.Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> epath.Path:
+        return self.path / "tokenizer"
+
+    def close(self) -> None:
+        """Lets go of the lock."""
+        self._lock.release()
+
+    def keep_tokenizer(self, source: epath.PathLike) -> None:
+        """Copies a tokenizer's folder here, so that the workdir is whole without the data."""
+        if not self.tokenizer.exists():
+            temporary = self.path / ".tokenizer.tmp"
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+            temporary.replace(self.tokenizer)
+
+    def write(self, run: RunConfig) -> None:
+        """Puts config.json in place at once."""
+        text = json.dumps(
+            {
+                "format": _FORMAT,
+                "source": run.source,
+                "config": config_lib.to_dict(run.config),
+                "changes": run.changes,
+            },
+            indent=2,
+        )
+        temporary = self.path / ".config.json.tmp"
+        temporary.write_text(text + "\n")
+        temporary.replace(self.path / "config.json")
+
+
+def read(path: epath.PathLike) -> RunConfig | None:
+    """The run that was started in `path`, without locking it; None where there is none."""
+    file = epath.Path(path).expanduser() / "config.json"
+    if not file.exists():
+        return None
+    try:
+        raw = json.loads(file.read_text())
+        if raw["format"] != _FORMAT:
+            raise UserError(
+                f"{file} has format {raw['format']}, this lmjax reads {_FORMAT}; "
+                "use the version of lmjax that wrote it"
+            )
+        return RunConfig(config_lib.from_dict(raw["config"]), raw["source"], raw["changes"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file} is no run's config ({type(error).__name__}: {error}); "
+            "restore it or give another --workdir"
+        ) from None
+
+
+def sha256(path: epath.PathLike) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()
+
+
+def resume(
+    run: RunConfig, source: dict[str, str] | None, overrides: Mapping[str, Any]
+) -> RunConfig:
+    """The run with what the command line asks for, where that may change.
+
+    Args:
+      run: from config.json.
+      source: name and hash of the config file on the command line; None: none was given.
+      overrides: dotted fields set on the command line.
+
+    Raises:
+      UserError: another config file, or a change of a fixed field; both values are named.
+    """
+    if source is not None and source["sha256"] != (run.source or {}).get("sha256"):
+        was = run.source["file"] if run.source else "no file"
+        raise UserError(
+            f"this workdir was started from {was}, and {source['file']} is not the same file; "
+            "give another --workdir, or leave out --config to go on with the run that is here"
+        )
+    is_free = config_lib.field_names()
+    current = {name: value for name, value, _ in config_lib.leaves(run.config)}
+    wanted = config_lib.replace(run.config, overrides)
+    asked = {name: value for name, value, _ in config_lib.leaves(wanted)}
+    changes = []
+    for name in overrides:
+        old, new = current[name], asked[name]
+        if old == new:
+            continue
+        if not is_free[name]:
+            raise UserError(
+                f"config.{name} belongs to the recipe of this run: it was started with {old!r}, "
+                f"the command line says {new!r}; leave it out, or give another --workdir"
+            )
+        changes.append({"field": name, "from": old, "to": new})
+    return RunConfig(wanted, run.source, run.changes + changes)

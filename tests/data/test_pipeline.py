@@ -1,0 +1,122 @@
+import os
+
+import numpy as np
+import pytest
+from absl import flags
+
+from lmjax.data import cache, pipeline
+from lmjax.data.store import Store
+from lmjax.data.windows import Windows
+from lmjax.objectives.clm import CausalLM
+
+OBJECTIVE = CausalLM(seq_len=64)
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    folder = cache.ensure_store(
+        "bundled:corpus_small",
+        tokenizer_path=None,
+        vocab_size=600,
+        model_type="bpe",
+        character_coverage=0.9995,
+        sample_bytes=1_000_000,
+        text_key="text",
+        text_split="file",
+        eval_fraction=0.05,
+        cache_dir=str(tmp_path_factory.mktemp("cache")),
+        num_workers=1,
+        log=lambda line: None,
+    )
+    store = Store.open(folder, "train")
+    return Windows(store, OBJECTIVE.window_length, OBJECTIVE.window_stride)
+
+
+def batches(windows, size=16, rows=None, seed=0):
+    rows = np.arange(size) if rows is None else rows
+    return pipeline.TrainBatches(windows, OBJECTIVE, seed, size, rows)
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
+def test_workers_change_no_byte(windows, num_workers):
+    flags.FLAGS(["test"], known_only=True)
+    make = batches(windows)
+    got = list(pipeline.iterate(make, 3, 10, num_workers))
+    assert len(got) == 7
+    for step, batch in enumerate(got, 3):
+        assert_equal(batch, make(step))
+
+
+def test_an_epoch_shows_every_window_once_and_the_next_in_another_order(windows):
+    size, count = 16, len(windows)
+    make = batches(windows, size)
+    steps = -(-2 * count // size)
+    order = np.concatenate([make(step)["info/window"] for step in range(steps)])[: 2 * count]
+    assert sorted(order[:count]) == sorted(order[count:]) == list(range(count))
+    assert (order[:count] != order[count:]).mean() > 0.9
+    assert (order[:count] != np.arange(count)).mean() > 0.9
+
+
+def test_hosts_share_the_rows_of_one_batch(windows):
+    whole = batches(windows)(5)
+    for rows in (np.arange(8), np.array([1, 3, 15])):
+        part = batches(windows, rows=rows)(5)
+        assert_equal(part, {name: field[rows] for name, field in whole.items()})
+
+
+def test_seed_and_step_decide(windows):
+    make = batches(windows)
+    assert_equal(make(4), batches(windows)(4))
+    assert (make(4)["inputs"] != make(5)["inputs"]).any()
+    assert (make(4)["inputs"] != batches(windows, seed=1)(4)["inputs"]).any()
+
+
+def test_evaluation_goes_through_the_windows_in_order_and_pads_the_last_chunk(windows):
+    chunks = pipeline.EvalBatches(windows, OBJECTIVE, 0, 21, 8, np.arange(8))
+    assert len(chunks) == 3
+    whole = OBJECTIVE(*windows.read(np.arange(21)), None)
+    got = np.concatenate([chunks(i)["targets"] for i in range(3)])
+    assert np.array_equal(got[:21], whole["targets"])
+    last = chunks(2)
+    assert last["weights"][5:].sum() == 0
+    assert last["weights"][:5].sum() == 5 * 64
+
+
+def test_unigram_counts_are_those_of_the_text(windows):
+    vocab = windows.store.vocab_size
+    counts = pipeline.count_targets(windows, OBJECTIVE, 0, vocab)
+    stream = windows.store.read(np.array([0]), windows.store.num_tokens)[0]
+    expected = np.bincount(stream[1:], minlength=vocab)
+    assert np.array_equal(counts.all, expected)
+    log_probs, _ = counts.log_probs()
+    assert np.exp(log_probs).sum() == pytest.approx(1, rel=1e-5)
+    # A sample of the windows gives nearly the same entropy.
+    some, _ = pipeline.count_targets(windows, OBJECTIVE, 0, vocab, max_tokens=60_000).log_probs()
+    share = expected / expected.sum()
+    assert -(share * some).sum() == pytest.approx(-(share * log_probs).sum(), rel=0.02)
+
+
+def test_no_jax_backend_is_started(windows):
+    import subprocess
+    import sys
+
+    code = (
+        "import numpy as np, sys\n"
+        "from lmjax.data import pipeline\n"
+        "from lmjax.data.store import Store\n"
+        "from lmjax.data.windows import Windows\n"
+        "from lmjax.objectives.clm import CausalLM\n"
+        f"windows = Windows(Store.open({windows.store.path!r}, 'train'), 65, 64)\n"
+        "make = pipeline.TrainBatches(windows, CausalLM(seq_len=64), 0, 4, np.arange(4))\n"
+        "make(0)\n"
+        "xla = sys.modules.get('jax._src.xla_bridge')\n"
+        "assert xla is None or not xla._backends\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))

@@ -1,0 +1,41 @@
+"""Measures lmjax on the machine at hand.
+
+python tools/bench.py --what=input --config=configs/gpt2_tiny.py [--output=FILE.json]
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from lmjax import cli
+
+_WHAT = flags.DEFINE_enum("what", "input", ["input"], "What to measure.")
+_CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
+_OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JSON file.")
+
+
+def main(overrides: cli.Overrides) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lmjax import runner
+    from lmjax.bench import input as input_bench
+    from lmjax.train.console import count
+
+    request = runner.Request(_CONFIG.value, None, overrides)
+    config, batches, _ = runner.train_batches(request)
+    rates = input_bench.measure(batches, config.objective.name)
+    table = Table("stage", "tokens/s per core", title=f"{_WHAT.value}: {_CONFIG.value}")
+    table.add_row("read windows", count(rates.read))
+    table.add_row(f"objective {rates.objective}", count(rates.corrupt))
+    table.add_row("whole batches", count(rates.batch), style="bold")
+    table.add_row("to reach", count(rates.target))
+    Console().print(table)
+    if _OUTPUT.value:
+        Path(_OUTPUT.value).write_text(json.dumps(rates.as_dict(), indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run_with_overrides(main)
