@@ -8,6 +8,7 @@ Shape suffixes: B rows, T length, D hidden_size, M mlp_size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -17,11 +18,33 @@ from flax import linen as nn
 from lmjax.config import ModelConfig
 from lmjax.nn import linear
 
+
+def _keep_derivative(f: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """`f`, elementwise, in float32, with its derivative computed along and kept for the way back.
+
+    Left alone, XLA may recompute the transcendental function in every fusion that reads it
+    (on a CPU 2-3 times the time of the whole MLP), and does so differently in a scan and unrolled.
+    """
+
+    @jax.custom_jvp
+    def kept(x: jax.Array) -> jax.Array:
+        return f(x.astype(jnp.float32)).astype(x.dtype)
+
+    @kept.defjvp
+    def _(primals, tangents):
+        (x,), (dx,) = primals, tangents
+        x32 = x.astype(jnp.float32)
+        y, slope = jax.jvp(f, (x32,), (jnp.ones_like(x32),))
+        return y.astype(x.dtype), jax.lax.optimization_barrier(slope.astype(x.dtype)) * dx
+
+    return kept
+
+
 ACTIVATIONS = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu": _keep_derivative(partial(jax.nn.gelu, approximate=False)),
+    "gelu_tanh": _keep_derivative(partial(jax.nn.gelu, approximate=True)),
     "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
+    "silu": _keep_derivative(jax.nn.silu),
 }
 
 
