@@ -46,14 +46,21 @@ class ModelConfig(Section):
     """The shape of the network. A family's preset fills it; any field may be overridden."""
 
     preset: str | None = fixed(None, "name of a published size of the family, e.g. 'small'")
+    architecture: Literal["decoder", "encoder", "encoder_decoder"] = fixed(
+        "decoder", "causal stack, bidirectional stack, or one of each with cross-attention"
+    )
     vocab_size: int | None = fixed(
-        None, "rows of the embedding; None: the tokenizer's, rounded up to 128", gt=0
+        None, "rows of the embedding; None: the ids in use, rounded up to 128", gt=0
     )
     hidden_size: int = fixed(256, "width of the residual stream", gt=0)
-    num_layers: int = fixed(4, "number of blocks", gt=0)
+    num_layers: int = fixed(4, "number of blocks (of the decoder, where there are two)", gt=0)
+    num_encoder_layers: int | None = fixed(
+        None, "blocks of the encoder of an encoder-decoder; None: num_layers", gt=0
+    )
     num_heads: int = fixed(4, "attention heads", gt=0)
     num_kv_heads: int | None = fixed(None, "key/value heads; None: num_heads", gt=0)
     head_dim: int | None = fixed(None, "width of a head; None: hidden_size / num_heads", gt=0)
+    scale_attention: bool = fixed(True, "divide attention scores by sqrt(head_dim)")
     mlp_size: int | None = fixed(None, "inner width of the MLP; None: 4 hidden_size", gt=0)
     mlp_gated: bool = fixed(False, "gated MLP: activation(x W) * (x V)")
     activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = fixed(
@@ -64,17 +71,33 @@ class ModelConfig(Section):
         "pre", "before each sublayer with a final norm, or after each residual sum"
     )
     norm_epsilon: float = fixed(1e-5, "added to the variance", gt=0)
-    position: Literal["learned", "none"] = fixed("learned", "how positions enter the model")
+    embedding_norm: bool = fixed(False, "a norm on the sum of the embeddings")
+    position: Literal["learned", "relative", "none"] = fixed(
+        "learned",
+        "how positions enter: a table added to the embeddings, a bias of attention by bucketed "
+        "distance shared by all layers, or not at all",
+    )
     max_positions: int | None = fixed(
         1024, "rows of a learned position table: the longest sequence", gt=0
     )
-    attention: Literal["causal", "bidirectional"] = fixed("causal", "who may look at whom")
+    relative_buckets: int = fixed(32, "distances told apart by a relative bias", ge=4)
+    relative_max_distance: int = fixed(128, "distance from which on all share a bucket", gt=1)
+    token_types: int = fixed(0, "rows of a token-type table; 0: none", ge=0)
     use_bias: bool = fixed(True, "biases in linear layers and norms")
-    tie_embeddings: bool = fixed(True, "the LM head shares the embedding's matrix")
+    tie_embeddings: bool = fixed(True, "the head shares the embedding's matrix")
+    head: Literal["lm", "mlm"] = fixed(
+        "lm", "'mlm': a dense layer, activation and norm before the projection, and a bias after"
+    )
+    scale_logits: bool = fixed(False, "multiply what goes into the projection by hidden_size^-1/2")
     dropout: float = fixed(0.0, "rate at embedding, attention and residual sums", ge=0, lt=1)
-    init_std: float = fixed(0.02, "standard deviation of the normal initialiser", gt=0)
+    init: Literal["normal", "truncated_normal", "fan_in"] = fixed(
+        "normal",
+        "matrices start at init_std (truncated: at two of it), or at 1 / sqrt(inputs) with only "
+        "the embedding at init_std",
+    )
+    init_std: float = fixed(0.02, "standard deviation of the initialiser", gt=0)
     init_residual_scale: bool = fixed(
-        True, "residual output projections start at init_std / sqrt(2 num_layers) (GPT-2)"
+        False, "residual output projections start at init_std / sqrt(2 num_layers) (GPT-2)"
     )
 
     @pydantic.model_validator(mode="after")
@@ -90,6 +113,11 @@ class ModelConfig(Section):
             )
         if self.position == "learned" and self.max_positions is None:
             raise ValueError("position='learned' needs max_positions, the rows of its table")
+        if self.relative_max_distance <= self.relative_buckets // 2:
+            raise ValueError(
+                f"relative_max_distance={self.relative_max_distance} is not beyond half of "
+                f"relative_buckets={self.relative_buckets}"
+            )
         return self
 
     @property
@@ -101,6 +129,11 @@ class ModelConfig(Section):
     def kv_heads(self) -> int:
         """Number of key/value heads."""
         return self.num_kv_heads or self.num_heads
+
+    @property
+    def encoder_layers(self) -> int:
+        """Number of blocks of the encoder of an encoder-decoder."""
+        return self.num_encoder_layers or self.num_layers
 
     @property
     def mlp_width(self) -> int:

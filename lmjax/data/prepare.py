@@ -1,8 +1,8 @@
 """Text files -> token store: parallel, deterministic, resumable, in bounded memory.
 
 The store depends on the text, the tokenizer and the settings, not on the number of workers. After
-every shard, and every few seconds, a journal says where reading stood; the same command after a kill goes on from there and
-ends with the same bytes. The manifest is written last.
+every shard, and every few seconds, a journal says where reading stood; the same command after a
+kill goes on from there and ends with the same bytes. The manifest is written last.
 
 A document is held out when the hash of its text, as a fraction, is below `eval_fraction`: equal
 texts always fall on the same side, in every run. Where a small text leaves one side empty, the

@@ -16,7 +16,7 @@ from typing import Any
 BASE: dict[str, Any] = {
     "max_positions": 1024,
     "position": "learned",
-    "attention": "causal",
+    "architecture": "decoder",
     "norm": "layernorm",
     "norm_placement": "pre",
     "norm_epsilon": 1e-5,

@@ -49,6 +49,31 @@ class Tokens(NamedTuple):
     positions: jax.Array
 
 
+class Memory(NamedTuple):
+    """What cross-attention looks at: the encoder's result."""
+
+    hidden_BSD: jax.Array
+    tokens: Tokens
+
+
+class Context(NamedTuple):
+    """What all layers of a stack share; a pytree, broadcast over the scan.
+
+    Attributes:
+      queries: of the inputs.
+      keys: of the inputs, or of the whole cache with the inputs already in it.
+      bias_1HTS: added to the scores of self-attention, float32; None: nothing.
+      length: int32 scalar, how many slots of the cache are filled; None: there is no cache.
+      memory: None where there is no cross-attention.
+    """
+
+    queries: Tokens
+    keys: Tokens
+    bias_1HTS: jax.Array | None = None
+    length: jax.Array | None = None
+    memory: Memory | None = None
+
+
 class KeyValues(NamedTuple):
     """Keys and values of one layer, in the compute type (its cache, or just computed)."""
 
@@ -73,15 +98,17 @@ def attend(
     kv: KeyValues,
     queries: Tokens,
     keys: Tokens,
+    bias_1HTS: jax.Array | None,
     dropout: nn.Dropout,
 ) -> jax.Array:
     """Mixes values by attention; the one place where a kernel is chosen.
 
     Args:
       spec: what may be seen.
-      q_BTHK: queries, already divided by sqrt(K).
+      q_BTHK: queries, already scaled.
       kv: keys and values.
       queries, keys: segment ids and positions of either side.
+      bias_1HTS: added to the scores, float32; None: nothing.
       dropout: applied to the attention probabilities.
 
     Returns:
@@ -93,6 +120,8 @@ def attend(
     s_BGRTS = jnp.einsum(
         "btgrk,bsgk->bgrts", q_BTGRK, kv.k_BSGK, preferred_element_type=jnp.float32
     )
+    if bias_1HTS is not None:
+        s_BGRTS += bias_1HTS.reshape(1, G, H // G, *bias_1HTS.shape[2:])
     see_BTS = visible(spec, queries, keys)
     p_BGRTS = jax.nn.softmax(jnp.where(see_BTS[:, None, None], s_BGRTS, _MASKED), axis=-1)
     p_BGRTS = dropout(p_BGRTS.astype(q_BTHK.dtype))
@@ -111,51 +140,64 @@ class Attention(nn.Module):
     def __call__(
         self,
         x_BTD: jax.Array,
-        queries: Tokens,
-        keys: Tokens,
+        source_BSD: jax.Array,
+        context: Context,
         cache: KeyValues | None = None,
-        length: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValues | None]:
-        """Self-attention, over the cache where there is one.
+        """Attention of x over a source, which is x itself or the encoder's result.
 
         Args:
           x_BTD: inputs.
-          queries: of x.
-          keys: of x, or of the whole cache with x already in it.
-          cache: [B, S, G, K] keys and values of earlier calls; those of x are written at `length`.
-          length: int32 scalar, how many slots of the cache are filled.
+          source_BSD: what keys and values are made of.
+          context: tokens, bias and cache length; its queries are of x, its keys of the source (or
+            of the whole cache with the source in it).
+          cache: [B, S, G, K] keys and values of earlier calls; new ones go to `context.length`.
 
         Returns:
-          (y_BTD in `dtype`, the cache with x in it or None).
+          (y_BTD in `dtype`, the cache with the source in it or None).
         """
         config = self.config
         heads, kv_heads, width = config.num_heads, config.kv_heads, config.head_width
-        project = partial(
-            linear.Linear,
-            kernel_init=linear.normal_init(config),
-            use_bias=config.use_bias,
-            dtype=self.dtype,
+        project = partial(linear.Linear, use_bias=config.use_bias, dtype=self.dtype)
+        scale = width**-0.5
+        # Unscaled scores want queries that start smaller by what is not divided by later.
+        init_scale = 1.0 if config.scale_attention or config.init != "fan_in" else scale
+        q_BTHK = project(
+            (heads, width),
+            ("embed", "heads", "head_dim"),
+            linear.kernel_init(config, config.hidden_size, init_scale),
+            name="query",
+        )(x_BTD)
+        if config.scale_attention:
+            q_BTHK = q_BTHK * scale
+        project_kv = partial(
+            project,
+            (kv_heads, width),
+            ("embed", "kv_heads", "head_dim"),
+            linear.kernel_init(config, config.hidden_size),
         )
-        q_axes, kv_axes = ("embed", "heads", "head_dim"), ("embed", "kv_heads", "head_dim")
-        q_BTHK = project((heads, width), q_axes, name="query")(x_BTD) * width**-0.5
-        kv = KeyValues(
-            project((kv_heads, width), kv_axes, name="key")(x_BTD),
-            project((kv_heads, width), kv_axes, name="value")(x_BTD),
-        )
+        kv = KeyValues(project_kv(name="key")(source_BSD), project_kv(name="value")(source_BSD))
         if cache is not None:
             kv = cache = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, length, axis=1),
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+                    old, new, context.length, axis=1
+                ),
                 cache,
                 kv,
             )
-        dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
-        o_BTHK = attend(self.spec, q_BTHK, kv, queries, keys, dropout)
-        y_BTD = linear.Linear(
-            features=(config.hidden_size,),
-            axes=("heads", "head_dim", "embed"),
-            kernel_init=linear.residual_init(config),
-            use_bias=config.use_bias,
-            dtype=self.dtype,
+        o_BTHK = attend(
+            self.spec,
+            q_BTHK,
+            kv,
+            context.queries,
+            context.keys,
+            context.bias_1HTS,
+            nn.Dropout(config.dropout, deterministic=self.deterministic),
+        )
+        y_BTD = project(
+            (config.hidden_size,),
+            ("heads", "head_dim", "embed"),
+            linear.residual_init(config, heads * width),
             name="output",
         )(o_BTHK)
         return y_BTD, cache

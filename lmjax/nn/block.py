@@ -1,4 +1,4 @@
-"""One transformer block: attention, then an MLP, each around the residual stream.
+"""One transformer block: attention, over the encoder too where there is one, then an MLP.
 
 Pre-norm (Radford et al. 2019): x + f(norm(x)). Post-norm (Vaswani et al. 2017): norm(x + f(x)).
 
@@ -15,16 +15,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lmjax.config import ModelConfig
-from lmjax.nn.attention import Attention, AttentionSpec, KeyValues, Tokens
+from lmjax.nn.attention import Attention, AttentionSpec, Context, KeyValues
 from lmjax.nn.mlp import MLP
 from lmjax.nn.norm import Norm
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockSpec:
-    """What may differ from one block of a model to the next."""
+    """What may differ from one block of a model to the next.
+
+    Attributes:
+      attention: of the self-attention.
+      cross: whether cross-attention to the encoder follows it.
+    """
 
     attention: AttentionSpec
+    cross: bool = False
 
 
 class Block(nn.Module):
@@ -37,25 +43,28 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x_BTD: jax.Array,
-        queries: Tokens,
-        keys: Tokens,
-        cache: KeyValues | None = None,
-        length: jax.Array | None = None,
+        self, x_BTD: jax.Array, context: Context, cache: KeyValues | None = None
     ) -> tuple[jax.Array, KeyValues | None]:
-        """As `Attention.__call__`: (x_BTD, new cache)."""
+        """x_BTD -> (x_BTD, the cache with x in it or None)."""
         config = self.config
-        attention = Attention(
-            config, self.spec.attention, self.dtype, self.deterministic, name="attention"
-        )
 
-        def attend(h_BTD: jax.Array) -> jax.Array:
+        def attention(spec: AttentionSpec, name: str) -> Attention:
+            return Attention(config, spec, self.dtype, self.deterministic, name=name)
+
+        def attend_self(h_BTD: jax.Array) -> jax.Array:
             nonlocal cache
-            y_BTD, cache = attention(h_BTD, queries, keys, cache, length)
+            attend = attention(self.spec.attention, "attention")
+            y_BTD, cache = attend(h_BTD, h_BTD, context, cache)
             return y_BTD
 
-        x_BTD = self._residual(x_BTD, attend, "attention_norm")
+        def attend_memory(h_BTD: jax.Array) -> jax.Array:
+            attend = attention(AttentionSpec(causal=False), "cross_attention")
+            over = Context(context.queries, context.memory.tokens)
+            return attend(h_BTD, context.memory.hidden_BSD, over)[0]
+
+        x_BTD = self._residual(x_BTD, attend_self, "attention_norm")
+        if self.spec.cross:
+            x_BTD = self._residual(x_BTD, attend_memory, "cross_attention_norm")
         x_BTD = self._residual(x_BTD, MLP(config, self.dtype, name="mlp"), "mlp_norm")
         return x_BTD, cache
 

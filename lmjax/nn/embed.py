@@ -15,10 +15,11 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import linear
+from lmjax.nn.norm import Norm
 
 
 class Embed(nn.Module):
-    """Token table and, where positions are learned, a position table (Vaswani et al. 2017, 3.4)."""
+    """Token table (Vaswani et al. 2017, 3.4), and those of positions and types where there are."""
 
     config: ModelConfig
     vocab_size: int
@@ -26,7 +27,7 @@ class Embed(nn.Module):
 
     def setup(self):
         config = self.config
-        init = linear.normal_init(config)
+        init = linear.embedding_init(config)
         self.token = self.param(
             "token",
             nn.with_logical_partitioning(init, ("vocab", "embed")),
@@ -38,13 +39,30 @@ class Embed(nn.Module):
                 nn.with_logical_partitioning(init, ("positions", "embed")),
                 (config.max_positions, config.hidden_size),
             )
+        if config.token_types:
+            self.token_type = self.param(
+                "token_type",
+                nn.with_logical_partitioning(init, ("token_types", "embed")),
+                (config.token_types, config.hidden_size),
+            )
+        if config.embedding_norm:
+            self.norm = Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype)
 
-    def __call__(self, inputs_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
-        """int32 ids and positions -> x_BTD in `dtype`."""
+    def __call__(
+        self,
+        inputs_BT: jax.Array,
+        positions_BT: jax.Array,
+        token_types_BT: jax.Array | None = None,
+    ) -> jax.Array:
+        """int32 ids, positions and token types (None: all 0) -> x_BTD in `dtype`."""
         x_BTD = jnp.take(self.token, inputs_BT, axis=0)
         if self.config.position == "learned":
             x_BTD = x_BTD + jnp.take(self.position, positions_BT, axis=0)
-        return x_BTD.astype(self.dtype)
+        if self.config.token_types:
+            types_BT = jnp.zeros_like(inputs_BT) if token_types_BT is None else token_types_BT
+            x_BTD = x_BTD + jnp.take(self.token_type, types_BT, axis=0)
+        x_BTD = x_BTD.astype(self.dtype)
+        return self.norm(x_BTD) if self.config.embedding_norm else x_BTD
 
     def attend(self, hidden_BPD: jax.Array) -> jax.Array:
         """Tied output projection (Press and Wolf 2017): hidden E^T, logits_BPV in float32."""

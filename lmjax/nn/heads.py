@@ -13,6 +13,8 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import linear
+from lmjax.nn.mlp import ACTIVATIONS
+from lmjax.nn.norm import Norm
 
 
 def predicted(hidden_BTD: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -27,7 +29,7 @@ def predicted(hidden_BTD: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Arra
     return jnp.take_along_axis(hidden_BTD, batch["predict_at"][:, :, None], axis=1)
 
 
-class LMHead(nn.Module):
+class Projection(nn.Module):
     """Untied vocabulary projection without bias; a tied one is `Embed.attend`."""
 
     config: ModelConfig
@@ -37,9 +39,10 @@ class LMHead(nn.Module):
     @nn.compact
     def __call__(self, hidden_BPD: jax.Array) -> jax.Array:
         """hidden_BPD -> logits_BPV in float32."""
+        init = linear.kernel_init(self.config, self.config.hidden_size)
         kernel_DV = self.param(
             "kernel",
-            nn.with_logical_partitioning(linear.normal_init(self.config), ("embed", "vocab")),
+            nn.with_logical_partitioning(init, ("embed", "vocab")),
             (self.config.hidden_size, self.vocab_size),
         )
         return jnp.einsum(
@@ -47,4 +50,31 @@ class LMHead(nn.Module):
             hidden_BPD.astype(self.dtype),
             kernel_DV.astype(self.dtype),
             preferred_element_type=jnp.float32,
+        )
+
+
+class Transform(nn.Module):
+    """What BERT's masked-LM head has before the projection: dense, activation, norm.
+
+    Devlin et al. 2019; the layer is in their released code (`get_masked_lm_output`).
+    """
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden_BPD: jax.Array) -> jax.Array:
+        """hidden_BPD -> hidden_BPD in `dtype`."""
+        config = self.config
+        hidden_BPD = linear.Linear(
+            features=(config.hidden_size,),
+            axes=("embed", "embed_out"),
+            kernel_init=linear.kernel_init(config, config.hidden_size),
+            use_bias=config.use_bias,
+            dtype=self.dtype,
+            name="dense",
+        )(hidden_BPD)
+        hidden_BPD = ACTIVATIONS[config.activation](hidden_BPD)
+        return Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype, name="norm")(
+            hidden_BPD
         )

@@ -18,19 +18,34 @@ from jax.nn.initializers import Initializer
 from lmjax.config import ModelConfig
 
 
-def normal_init(config: ModelConfig) -> Initializer:
-    """Normal with standard deviation `init_std`."""
+def embedding_init(config: ModelConfig) -> Initializer:
+    """Initialiser of a table whose rows are looked up: standard deviation `init_std`."""
+    if config.init == "truncated_normal":
+        return nn.initializers.truncated_normal(config.init_std)
     return nn.initializers.normal(config.init_std)
 
 
-def residual_init(config: ModelConfig) -> Initializer:
+def kernel_init(config: ModelConfig, num_inputs: int, scale: float = 1.0) -> Initializer:
+    """Initialiser of a matrix with `num_inputs` inputs.
+
+    'fan_in' keeps the variance of unit inputs (Glorot and Bengio 2010; T5's rule), the others start
+    at `init_std` whatever the width (GPT-2, BERT). `scale` multiplies the standard deviation.
+    """
+    if config.init == "fan_in":
+        return nn.initializers.normal(scale / math.sqrt(num_inputs))
+    if config.init == "truncated_normal":
+        return nn.initializers.truncated_normal(config.init_std * scale)
+    return nn.initializers.normal(config.init_std * scale)
+
+
+def residual_init(config: ModelConfig, num_inputs: int) -> Initializer:
     """Initialiser of a projection that writes to the residual stream.
 
     GPT-2 (Radford et al. 2019, section 2.3) divides by the root of the number of such writes,
     2 per block, so that the stream's variance does not grow with depth.
     """
     scale = 1 / math.sqrt(2 * config.num_layers) if config.init_residual_scale else 1.0
-    return nn.initializers.normal(config.init_std * scale)
+    return kernel_init(config, num_inputs, scale)
 
 
 class Linear(nn.Module):

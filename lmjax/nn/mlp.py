@@ -62,7 +62,7 @@ class MLP(nn.Module):
             linear.Linear,
             features=(config.mlp_width,),
             axes=("embed", "mlp"),
-            kernel_init=linear.normal_init(config),
+            kernel_init=linear.kernel_init(config, config.hidden_size),
             use_bias=config.use_bias,
             dtype=self.dtype,
         )
@@ -76,7 +76,7 @@ class MLP(nn.Module):
         return linear.Linear(
             features=(config.hidden_size,),
             axes=("mlp", "embed"),
-            kernel_init=linear.residual_init(config),
+            kernel_init=linear.residual_init(config, config.mlp_width),
             use_bias=config.use_bias,
             dtype=self.dtype,
             name="down",

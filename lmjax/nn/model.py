@@ -18,9 +18,10 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import heads, stack
-from lmjax.nn.attention import Tokens
+from lmjax.nn.attention import Context, Memory, Tokens
 from lmjax.nn.embed import Embed
 from lmjax.nn.norm import Norm
+from lmjax.nn.position import RelativeBias
 
 
 class Cache(NamedTuple):
@@ -38,7 +39,7 @@ class Cache(NamedTuple):
 
 
 class Model(nn.Module):
-    """A decoder or encoder over one sequence.
+    """A decoder, an encoder, or an encoder and a decoder that looks at it.
 
     Attributes:
       config: shape of the network.
@@ -57,16 +58,59 @@ class Model(nn.Module):
         config = self.config
         self.embed = Embed(config, self.vocab_size, self.dtype)
         self.embed_dropout = nn.Dropout(config.dropout)
-        self.stack = stack.Stack(config, stack.layout(config), self.dtype, self.remat, self.unroll)
+        two = config.architecture == "encoder_decoder"
+        if two:
+            self.encoder = self._stack(stack.encoder_layout(config))
+        self.stack = self._stack(stack.layout(config))
+        if config.position == "relative":
+            if two:
+                self.encoder_bias = RelativeBias(config, bidirectional=True)
+            self.stack_bias = RelativeBias(config, bidirectional=config.architecture == "encoder")
         if config.norm_placement == "pre":
-            self.final_norm = Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype)
+            if two:
+                self.encoder_norm = self._norm()
+            self.final_norm = self._norm()
+        if config.head == "mlm":
+            self.transform = heads.Transform(config, self.dtype)
+            self.head_bias = self.param(
+                "head_bias",
+                nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)),
+                (self.vocab_size,),
+            )
         if not config.tie_embeddings:
-            self.lm_head = heads.LMHead(config, self.vocab_size, self.dtype)
+            self.projection = heads.Projection(config, self.vocab_size, self.dtype)
+
+    def _stack(self, layout: stack.Layout) -> stack.Stack:
+        unroll = min(self.unroll, layout.num_units)
+        return stack.Stack(self.config, layout, self.dtype, self.remat, unroll)
+
+    def _norm(self) -> Norm:
+        config = self.config
+        return Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype)
 
     def __call__(self, batch: Mapping[str, jax.Array], *, deterministic: bool = True) -> jax.Array:
-        """Logits of the predicted positions, float32 [B, P, V]; see `lmjax.batch` for the fields."""
+        """Logits of the predicted positions of a `lmjax.batch`, float32 [B, P, V]."""
         hidden_BTD, _ = self.trunk(batch, deterministic=deterministic)
         return self.head(heads.predicted(hidden_BTD, batch))
+
+    def encode(self, batch: Mapping[str, jax.Array], *, deterministic: bool = True) -> Memory:
+        """The encoder's side of an encoder-decoder.
+
+        Args:
+          batch: int32 `enc_inputs`, `enc_segment_ids`, `enc_positions`, [B, S] each.
+          deterministic: as in `trunk`.
+        """
+        tokens = Tokens(batch["enc_segment_ids"], batch["enc_positions"])
+        x_BSD = self._embedded(batch["enc_inputs"], tokens.positions, None, deterministic)
+        index_S = jnp.arange(x_BSD.shape[1])
+        bias_1HSS = (
+            self.encoder_bias(index_S, index_S) if self.config.position == "relative" else None
+        )
+        context = Context(tokens, tokens, bias_1HSS)
+        x_BSD, _ = self.encoder(x_BSD, context, deterministic=deterministic)
+        if self.config.norm_placement == "pre":
+            x_BSD = self.encoder_norm(x_BSD)
+        return Memory(x_BSD, tokens)
 
     def trunk(
         self,
@@ -74,18 +118,24 @@ class Model(nn.Module):
         *,
         deterministic: bool = True,
         cache: Cache | None = None,
+        memory: Memory | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         """Hidden states.
 
         Args:
-          batch: int32 `inputs`, `segment_ids`, `positions`, [B, T] each.
+          batch: int32 `inputs`, `segment_ids`, `positions`, [B, T] each, `token_types` if there
+            are any; for an encoder-decoder also what `encode` takes.
           deterministic: False applies dropout and needs an RNG named 'dropout'.
           cache: of earlier calls (or `init_cache`'s); the batch's tokens follow on those in it,
             and their positions and segments must too.
+          memory: of an earlier `encode`, which is then not run again.
 
         Returns:
           (hidden_BTD in `dtype`, the cache with the batch in it or None).
         """
+        config = self.config
+        if config.architecture == "encoder_decoder" and memory is None:
+            memory = self.encode(batch, deterministic=deterministic)
         queries = keys = Tokens(batch["segment_ids"], batch["positions"])
         layers = length = None
         if cache is not None:
@@ -95,25 +145,44 @@ class Model(nn.Module):
                 keys,
                 queries,
             )
-        x_BTD = self.embed(batch["inputs"], batch["positions"])
-        x_BTD = self.embed_dropout(x_BTD, deterministic=deterministic)
-        x_BTD = nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))
-        x_BTD, layers = self.stack(
-            x_BTD, queries, keys, layers, length, deterministic=deterministic
+        x_BTD = self._embedded(
+            batch["inputs"], queries.positions, batch.get("token_types"), deterministic
         )
-        if self.config.norm_placement == "pre":
+        bias_1HTS = None
+        if config.position == "relative":
+            first = 0 if length is None else length
+            index_T = first + jnp.arange(x_BTD.shape[1])
+            bias_1HTS = self.stack_bias(index_T, jnp.arange(keys.positions.shape[1]))
+        context = Context(queries, keys, bias_1HTS, length, memory)
+        x_BTD, layers = self.stack(x_BTD, context, layers, deterministic=deterministic)
+        if config.norm_placement == "pre":
             x_BTD = self.final_norm(x_BTD)
         if cache is not None:
             cache = Cache(layers, keys, length + batch["inputs"].shape[1])
         return x_BTD, cache
 
+    def _embedded(
+        self,
+        inputs_BT: jax.Array,
+        positions_BT: jax.Array,
+        token_types_BT: jax.Array | None,
+        deterministic: bool,
+    ) -> jax.Array:
+        x_BTD = self.embed(inputs_BT, positions_BT, token_types_BT)
+        x_BTD = self.embed_dropout(x_BTD, deterministic=deterministic)
+        return nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))
+
     def head(self, hidden_BPD: jax.Array) -> jax.Array:
         """Logits of hidden states, float32 [B, P, V]."""
-        logits_BPV = (
-            self.embed.attend(hidden_BPD)
-            if self.config.tie_embeddings
-            else self.lm_head(hidden_BPD)
-        )
+        config = self.config
+        if config.head == "mlm":
+            hidden_BPD = self.transform(hidden_BPD)
+        if config.scale_logits:
+            hidden_BPD = hidden_BPD * config.hidden_size**-0.5
+        project = self.embed.attend if config.tie_embeddings else self.projection
+        logits_BPV = project(hidden_BPD)
+        if config.head == "mlm":
+            logits_BPV = logits_BPV + self.head_bias
         return nn.with_logical_constraint(logits_BPV, ("act_batch", "act_length", "act_vocab"))
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:

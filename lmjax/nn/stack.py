@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lmjax.config import ModelConfig
-from lmjax.nn.attention import AttentionSpec, KeyValues, Tokens
+from lmjax.nn.attention import AttentionSpec, Context, KeyValues
 from lmjax.nn.block import Block, BlockSpec
 
 Remat = Literal["none", "dots", "full"]
@@ -41,9 +41,16 @@ class Layout:
 
 
 def layout(config: ModelConfig) -> Layout:
-    """The layout of a model."""
-    block = BlockSpec(AttentionSpec(causal=config.attention == "causal"))
+    """The layout of a model's stack (of the decoder, where there are two)."""
+    causal = config.architecture != "encoder"
+    block = BlockSpec(AttentionSpec(causal), cross=config.architecture == "encoder_decoder")
     return Layout(unit=(block,), num_units=config.num_layers)
+
+
+def encoder_layout(config: ModelConfig) -> Layout:
+    """The layout of the encoder of an encoder-decoder."""
+    block = BlockSpec(AttentionSpec(causal=False))
+    return Layout(unit=(block,), num_units=config.encoder_layers)
 
 
 def init_caches(
@@ -74,9 +81,7 @@ class Unit(nn.Module):
         self,
         x_BTD: jax.Array,
         caches: LayerCaches | None,
-        queries: Tokens,
-        keys: Tokens,
-        length: jax.Array | None,
+        context: Context,
     ) -> tuple[jax.Array, LayerCaches | None]:
         """(x_BTD, caches by slot, ...) -> (x_BTD, new caches)."""
         x_BTD = jax.lax.optimization_barrier(x_BTD)
@@ -85,7 +90,7 @@ class Unit(nn.Module):
             name = str(slot)
             block = Block(self.config, spec, self.dtype, self.deterministic, name=name)
             cache = None if caches is None else caches[name]
-            x_BTD, new_caches[name] = block(x_BTD, queries, keys, cache, length)
+            x_BTD, new_caches[name] = block(x_BTD, context, cache)
         x_BTD = jax.lax.optimization_barrier(x_BTD)
         return x_BTD, None if caches is None else new_caches
 
@@ -110,10 +115,8 @@ class Stack(nn.Module):
     def __call__(
         self,
         x_BTD: jax.Array,
-        queries: Tokens,
-        keys: Tokens,
+        context: Context,
         caches: LayerCaches | None = None,
-        length: jax.Array | None = None,
         *,
         deterministic: bool = True,
     ) -> tuple[jax.Array, LayerCaches | None]:
@@ -123,7 +126,7 @@ class Stack(nn.Module):
         def block(x_BTD: jax.Array, name: str, spec: BlockSpec) -> jax.Array:
             module = Block(self.config, spec, self.dtype, deterministic, name=name)
             cache = None if caches is None else caches[name]
-            x_BTD, new_caches[name] = module(x_BTD, queries, keys, cache, length)
+            x_BTD, new_caches[name] = module(x_BTD, context, cache)
             return x_BTD
 
         for i, spec in enumerate(self.layout.prefix):
@@ -131,7 +134,7 @@ class Stack(nn.Module):
         if self.layout.num_units:
             unit_caches = None if caches is None else caches["unit"]
             x_BTD, new_caches["unit"] = self._scanned_unit(deterministic)(
-                x_BTD, unit_caches, queries, keys, length
+                x_BTD, unit_caches, context
             )
         for i, spec in enumerate(self.layout.suffix):
             x_BTD = block(x_BTD, f"suffix_{i}", spec)
@@ -147,7 +150,7 @@ class Stack(nn.Module):
             unit,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast),
             length=self.layout.num_units,
             unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
