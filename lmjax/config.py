@@ -188,7 +188,9 @@ WeightDecay = tuple[tuple[str, float], ...]
 class OptimizerConfig(Section):
     """The update rule."""
 
-    name: Literal["adamw"] = fixed("adamw", "update rule")
+    name: Literal["adamw", "adafactor"] = fixed(
+        "adamw", "update rule; Adafactor as in T5 has no beta1, beta2 or epsilon to set"
+    )
     learning_rate: float = fixed(6e-4, "peak learning rate", gt=0)
     beta1: float = fixed(0.9, "decay of the first moment", ge=0, lt=1)
     beta2: float = fixed(0.95, "decay of the second moment", ge=0, lt=1)
@@ -206,6 +208,9 @@ class ScheduleConfig(Section):
 
     name: Literal["linear", "cosine", "rsqrt", "constant", "wsd"] = fixed("cosine", "shape")
     warmup_steps: int = fixed(0, "steps from 0 to the peak", ge=0)
+    hold_steps: int | None = fixed(
+        None, "rsqrt: the peak is held until this step; None: warmup_steps", gt=0
+    )
     decay_steps: int | None = fixed(
         None, "step at which the schedule ends; None: train.num_steps of the first start", gt=0
     )

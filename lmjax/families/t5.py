@@ -7,9 +7,9 @@ github.com/google-research/text-to-text-transfer-transformer, released_checkpoin
 tanh-GELU MLP and a head of its own. Sizes are those of the released checkpoints; the vocabulary is
 the tokenizer's and its sentinels', so no preset sets it.
 
-On purpose different: the untied head starts at hidden_size^-1/2 instead of 1, so that the first loss
-is near ln(vocabulary) and not ten times it; dropout is at embeddings, attention and residual sums,
-not inside the MLP.
+On purpose different: the untied head starts at hidden_size^-1/2 instead of 1, so that the first
+loss is near ln(vocabulary) and not ten times it; dropout is at embeddings, attention and residual
+sums, not inside the MLP.
 """
 
 from __future__ import annotations

@@ -6,17 +6,20 @@ which is part of the optimizer state and so of every checkpoint.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from lmjax.config import OptimizerConfig, WeightDecay
+from lmjax.optim.adafactor import scale_by_adafactor
 from lmjax.optim.policy import match, name_of
 from lmjax.optim.schedule import Schedule
 
 # Decay shrinks matrices; a bias, a norm's scale or a learned position has nothing to shrink towards
 # zero for (BERT's and GPT-3's recipes leave out biases and norms).
-_SPARED = r".*(/bias|/scale|/position)"
+_SPARED = r".*(/bias|_bias|/scale|/position|/table)"
 
 
 def weight_decay_policy(weight_decay: float | WeightDecay) -> WeightDecay:
@@ -42,24 +45,37 @@ def add_decayed_weights(policy: WeightDecay) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _adamw(config: OptimizerConfig) -> optax.GradientTransformation:
+def _adamw(config: OptimizerConfig, axes: Any) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019), with bias correction."""
-    return optax.chain(
-        optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=jnp.float32),
-        add_decayed_weights(weight_decay_policy(config.weight_decay)),
-    )
+    del axes  # elementwise
+    return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=jnp.float32)
 
 
-OPTIMIZERS = {"adamw": _adamw}
+def _adafactor(config: OptimizerConfig, axes: Any) -> optax.GradientTransformation:
+    return scale_by_adafactor(axes)
 
 
-def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
-    """Clipping by global norm, the named rule, then the learning rate."""
+OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}
+
+
+def make_optimizer(
+    config: OptimizerConfig, schedule: Schedule, axes: Any
+) -> optax.GradientTransformation:
+    """Clipping by global norm, the named rule, weight decay, then the learning rate.
+
+    Args:
+      config: the named rule and its constants.
+      schedule: step -> learning rate.
+      axes: tree of the parameters' logical axis names, as `dims.axis_names` gives it.
+    """
     clip = (
         optax.identity()
         if config.clip_norm is None
         else optax.clip_by_global_norm(config.clip_norm)
     )
     return optax.chain(
-        clip, OPTIMIZERS[config.name](config), optax.scale_by_learning_rate(schedule)
+        clip,
+        OPTIMIZERS[config.name](config, axes),
+        add_decayed_weights(weight_decay_policy(config.weight_decay)),
+        optax.scale_by_learning_rate(schedule),
     )

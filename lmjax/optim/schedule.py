@@ -6,7 +6,7 @@ with p = (t - w) / (D - w) clipped to [0, 1]:
 
 - linear:   1 - (1 - f) p
 - cosine:   f + (1 - f) (1 + cos(pi p)) / 2          (Loshchilov and Hutter 2017)
-- rsqrt:    sqrt(w' / max(t, w')), w' = max(w, 1)     (Vaswani et al. 2017; T5 with w = 10^4)
+- rsqrt:    sqrt(h / max(t, h)), h the hold steps      (Vaswani et al. 2017; T5: w = 0, h = 10^4)
 - constant: 1
 - wsd:      1 until the last c of D, then 1 - (1 - f) sqrt(q), q the share of the cool-down done
             (warm-up, stable, decay: Hu et al. 2024; the 1-sqrt shape: Hägele et al. 2024)
@@ -31,11 +31,12 @@ def make_schedule(config: ScheduleConfig, peak: float) -> Schedule:
     def progress(t: jax.Array, start: float) -> jax.Array:
         return jnp.clip((t - start) / max(end - start, 1), 0.0, 1.0)
 
+    hold = config.hold_steps or max(warmup, 1)
     cooldown_start = max(end - config.cooldown_fraction * end, warmup)
     shapes = {
         "linear": lambda t: 1 - (1 - final) * progress(t, warmup),
         "cosine": lambda t: final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * progress(t, warmup))),
-        "rsqrt": lambda t: jnp.sqrt(max(warmup, 1) / jnp.maximum(t, max(warmup, 1))),
+        "rsqrt": lambda t: jnp.sqrt(hold / jnp.maximum(t, hold)),
         "constant": lambda t: jnp.ones_like(t),
         "wsd": lambda t: 1 - (1 - final) * jnp.sqrt(progress(t, cooldown_start)),
     }

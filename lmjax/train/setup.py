@@ -28,6 +28,7 @@ from lmjax.data.tokenizer import Tokenizer
 from lmjax.data.windows import Windows
 from lmjax.errors import UserError
 from lmjax.nn.model import Model
+from lmjax.optim.dims import axis_names
 from lmjax.optim.optimizer import make_optimizer
 from lmjax.optim.schedule import Schedule, make_schedule
 from lmjax.parallel import rules as rules_lib
@@ -145,10 +146,11 @@ def make_program(config: Config, devices: list[jax.Device] | None = None) -> Pro
         unroll=config.model.num_layers if unroll else 1,
     )
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
-    optimizer = make_optimizer(config.optimizer, schedule)
     objective = objectives.make(config)
     micro_rows = _micro_rows(config, dtype, mesh.devices.flat[0], shards)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
+    axes = axis_names(state_lib.named_params(model, spec))
+    optimizer = make_optimizer(config.optimizer, schedule, axes)
     abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh, rules)
     return Program(
         config,

@@ -55,7 +55,7 @@ def create(
     model: nn.Module, optimizer: optax.GradientTransformation, batch: dict, seed: jax.Array
 ) -> TrainState:
     """A fresh state whose parameters and moments still carry their logical axis names."""
-    params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT), batch)["params"]
+    params = _params(model, batch, seed)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -66,6 +66,15 @@ def create(
 
 
 _INIT = 0  # name of the initialisation's random stream; `step.py` names the others
+
+
+def _params(model: nn.Module, batch: dict, seed: jax.Array) -> Any:
+    return model.init(jax.random.fold_in(jax.random.key(seed), _INIT), batch)["params"]
+
+
+def named_params(model: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+    """Shapes of the parameters, each with its logical axis names."""
+    return jax.eval_shape(lambda: _params(model, _zeros(batch), 0))
 
 
 def abstract_state(

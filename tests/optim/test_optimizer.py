@@ -43,7 +43,7 @@ def test_adamw_follows_its_paper():
 
     config = OptimizerConfig(clip_norm=2.0, weight_decay=0.3, learning_rate=1.0)
     rates = [0.01 * (i + 1) for i in range(12)]
-    optimizer = make_optimizer(config, lambda step: 0.01 * (step + 1))
+    optimizer = make_optimizer(config, lambda step: 0.01 * (step + 1), axes=None)
     params, step = nest(flat), jax.jit(optimizer.update)
     state = optimizer.init(params)
     for g in grads:

@@ -27,6 +27,8 @@ def test_shapes_at_their_landmarks():
     assert rates("cosine", [35], **fields) == pytest.approx([quarter])
     assert rates("constant", [60, 1000], **fields) == pytest.approx([2.0, 2.0])
     assert rates("rsqrt", [40, 1000], **fields) == pytest.approx([1.0, 0.2])
+    held = rates("rsqrt", [0, 99, 100, 400], hold_steps=100, decay_steps=500)  # T5's, shortened
+    assert held == pytest.approx([2.0, 2.0, 2.0, 1.0])
 
 
 def test_wsd_is_flat_then_falls_by_one_minus_sqrt():

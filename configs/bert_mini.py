@@ -1,0 +1,22 @@
+"""BERT, mini: 4 layers of width 256, rows of 128, 16 a batch; the size that comparisons on a CPU use.
+
+    python -m lmjax.main --config=configs/bert_mini.py --workdir=runs/bert_mini \
+        --config.data.path='my_text/*.jsonl.zst'
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "family": "bert",
+            "model": {"preset": "mini"},
+            "objective": {"name": "mlm"},
+            "tokenizer": {"vocab_size": 8192},
+            "data": {"seq_len": 128},
+            "optimizer": {"learning_rate": 1e-3, "beta2": 0.98, "weight_decay": 0.01},
+            "schedule": {"name": "cosine", "warmup_steps": 500},
+            "train": {"num_steps": 10_000, "global_batch_size": 16},
+        }
+    )

@@ -1,0 +1,70 @@
+"""What the dims of a parameter are to an optimizer: stacked layers, inputs, outputs.
+
+Read from the logical axis names that every parameter gets where it is made, never from `ndim`: a
+stacked norm scale [layers, norm] is a vector per layer, and a query kernel
+[layers, embed, heads, head_dim] is a matrix per layer with embed inputs and heads x head_dim
+outputs. A head is a pair of dims; whatever else is left is one dim each, inputs first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+_HEADS = ("heads", "kv_heads")
+
+
+@dataclass(frozen=True)
+class Dims:
+    """Indices of a parameter's dims.
+
+    Attributes:
+      layers: those over which it is a stack of parameters.
+      inputs: of a matrix; empty for a vector.
+      outputs: of a matrix, or all of a vector.
+    """
+
+    layers: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def is_matrix(self) -> bool:
+        return bool(self.inputs)
+
+    @property
+    def of_one(self) -> tuple[int, ...]:
+        """All dims of a single layer's parameter."""
+        return self.inputs + self.outputs
+
+
+def dims_of(names: Sequence[str | None]) -> Dims:
+    """Dims of a parameter with these logical axis names.
+
+    Raises:
+      ValueError: more than two groups of dims in one layer.
+    """
+    layers = tuple(i for i, name in enumerate(names) if name == "layers")
+    groups: list[tuple[int, ...]] = []
+    for i, name in enumerate(names):
+        if name == "head_dim" and names[i - 1] in _HEADS:
+            groups[-1] += (i,)
+        elif i not in layers:
+            groups.append((i,))
+    if len(groups) > 2:
+        raise ValueError(f"a parameter with axes {tuple(names)} is neither vector nor matrix")
+    return Dims(layers, *((groups[0], groups[1]) if len(groups) == 2 else ((), groups[0])))
+
+
+def axis_names(named_params: Any) -> Any:
+    """Tree of boxed parameters (as a module makes them) -> tree of their axis names."""
+    return jax.tree.map(lambda box: box.names, named_params, is_leaf=is_boxed)
+
+
+def is_boxed(x: Any) -> bool:
+    """Whether a leaf still carries its axis names."""
+    return isinstance(x, nn.LogicallyPartitioned)
