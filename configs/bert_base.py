@@ -3,9 +3,9 @@
     python -m lmjax.main --config=configs/bert_base.py --workdir=runs/bert_base \
         --config.data.path='my_text/*.jsonl.zst'
 
-Devlin et al. 2019, appendix A.2: Adam 0.9/0.999, epsilon 1e-6 (their code), decay 0.01 except norms
-and biases, clip 1 (their code), dropout 0.1, 256 rows of 512, 10k of 1M steps of warm-up to 1e-4, then
-linearly to 0. They trained nine tenths of the steps on rows of 128; here all rows have 512.
+Devlin et al. 2019, appendix A.2: Adam 0.9/0.999, epsilon 1e-6 (their code), decay 0.01 except
+norms and biases, clip 1 (their code), dropout 0.1, 256 rows of 512, 10k of 1M steps of warm-up to
+1e-4, then linearly to 0. They trained nine tenths of the steps on rows of 128; here all have 512.
 `--dry_run` says what that costs on the machine at hand.
 """
 

@@ -1,4 +1,4 @@
-"""BERT, mini: 4 layers of width 256, rows of 128, 16 a batch; the size that comparisons on a CPU use.
+"""BERT, mini: 4 layers of width 256, 16 rows of 128; for comparisons on a CPU.
 
     python -m lmjax.main --config=configs/bert_mini.py --workdir=runs/bert_mini \
         --config.data.path='my_text/*.jsonl.zst'

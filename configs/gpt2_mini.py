@@ -1,4 +1,4 @@
-"""GPT-2, mini: 4 layers of width 256, rows of 256, 8 a batch; the size that comparisons on a CPU use.
+"""GPT-2, mini: 4 layers of width 256, 8 rows of 256; for comparisons on a CPU.
 
     python -m lmjax.main --config=configs/gpt2_mini.py --workdir=runs/gpt2_mini \
         --config.data.path='my_text/*.jsonl.zst'

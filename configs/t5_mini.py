@@ -1,4 +1,4 @@
-"""T5, mini: 4 layers of width 256, 256 inputs and 58 targets, 8 rows a batch; the size that comparisons on a CPU use.
+"""T5, mini: 4 + 4 layers of width 256, 8 rows of 256 inputs and 58 targets; for a CPU.
 
     python -m lmjax.main --config=configs/t5_mini.py --workdir=runs/t5_mini \
         --config.data.path='my_text/*.jsonl.zst'

@@ -3,10 +3,10 @@
     python -m lmjax.main --config=configs/t5_v1_1_base.py --workdir=runs/t5_v1_1_base \
         --config.data.path='my_text/*.jsonl.zst'
 
-Shape: gated tanh-GELU, untied head, no dropout in pre-training (Shazeer 2020; released_checkpoints.md
-of github.com/google-research/text-to-text-transfer-transformer). Recipe: Adafactor,
-1/sqrt(max(step, 10^4)), z-loss 1e-4, 10^6 steps of 2048 rows of 512 inputs and 114 targets, as their
-code trains it. `--dry_run` says what that costs on the machine at hand.
+Shape: gated tanh-GELU, untied head, no dropout in pre-training (Shazeer 2020; the page of released
+checkpoints of github.com/google-research/text-to-text-transfer-transformer). Recipe: Adafactor,
+1/sqrt(max(step, 10^4)), z-loss 1e-4, batches of 2^20 tokens, 10^6 steps, as mT5 of the same shape
+(Xue et al. 2021, section 3.2). `--dry_run` says what that costs on the machine at hand.
 """
 
 from ml_collections import ConfigDict
