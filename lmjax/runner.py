@@ -226,7 +226,7 @@ def train(request: Request) -> int:
             start=start,
             start_tokens=state.tokens,
             exact_likelihood=run.program.objective.exact_likelihood,
-            flops_per_token=flops.flops_per_token(run.config).full,
+            flops_per_token=flops.flops_per_token(run.config.model, run.program.row).full,
             peak_flops=_peak_flops(run.program),
         )
         try:

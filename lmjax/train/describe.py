@@ -42,7 +42,8 @@ class Estimate:
 def estimate(program: Program) -> Estimate:
     """Expected time per step; measures a matrix product where the chip's peak is not known."""
     config, device = program.config, program.device
-    step_flops = flops.flops_per_step(config, config.train.global_batch_size)
+    per_row = flops.flops_per_row(config.model, program.row)
+    step_flops = per_row.full * config.train.global_batch_size
     peak = flops.peak_flops(device.device_kind)
     num_devices = program.mesh.devices.size
     if peak is not None:
@@ -61,8 +62,9 @@ def headline(program: Program, expected: Estimate) -> list[str]:
     """Three lines on top of every run."""
     config, train = program.config, program.config.train
     num_params = sum(leaf.size for leaf in jax.tree.leaves(program.abstract.params))
-    rows = train.global_batch_size
-    tokens = rows * config.data.seq_len
+    row = program.row
+    tokens = train.global_batch_size * row.tokens
+    shape = f"{row.source} + {row.target}" if row.source else f"{row.target}"
     micro = f", {program.num_micro} micro-batches of {program.micro_rows}" * (program.num_micro > 1)
     device = f"{program.mesh.devices.size} x {program.device.device_kind}"
     total = expected.seconds_per_step * train.num_steps
@@ -70,7 +72,7 @@ def headline(program: Program, expected: Estimate) -> list[str]:
         f"{config.family} {config.model.preset or ''}: {count(num_params)} parameters, "
         f"objective {config.objective.name}, {device}, "
         f"{program.model.dtype.name} ({program.dtype_reason})",
-        f"{train.num_steps:,} steps of {rows} x {config.data.seq_len} = {tokens:,} tokens{micro}; "
+        f"{train.num_steps:,} steps of {train.global_batch_size} x {shape} = {tokens:,} tokens{micro}; "
         f"{count(tokens * train.num_steps)} tokens in all",
         f"expected: {duration(total)} ({count(expected.flops_per_step)}FLOP a step, "
         f"{expected.seconds_per_step:.3g} s at {expected.basis})",
@@ -172,17 +174,19 @@ def _cost_table(program: Program) -> Table:
     table = Table("cost", "value", title="Memory on each device (estimate) and work")
     parts = flops.memory(
         config,
-        program.micro_rows // (program.mesh.devices.size or 1) or 1,
+        program.row,
+        program.rows_per_device,
         dtype_bytes=program.model.dtype.itemsize,
+        accumulates=program.num_micro > 1,
     )
     for part, num_bytes in parts.items():
         table.add_row(part, size(num_bytes))
     table.add_row("all", size(sum(parts.values())), style="bold")
     table.add_section()
-    rows = config.train.global_batch_size
-    per_token = flops.flops_per_token(config)
+    per_row = flops.flops_per_row(config.model, program.row)
+    per_token = flops.flops_per_token(config.model, program.row)
     table.add_row("micro-batches a step", f"{program.num_micro} of {program.micro_rows} rows")
-    table.add_row("model FLOPs a step", f"{flops.flops_per_step(config, rows):.4g}")
+    table.add_row("model FLOPs a step", f"{per_row.full * config.train.global_batch_size:.4g}")
     table.add_row("model FLOPs a token (full attention)", f"{per_token.full:.4g}")
     table.add_row("model FLOPs a token (causal halved)", f"{per_token.causal:.4g}")
     return table

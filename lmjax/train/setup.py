@@ -83,6 +83,16 @@ class Program:
         return self.config.train.global_batch_size // self.micro_rows
 
     @property
+    def rows_per_device(self) -> int:
+        """Rows of a micro-batch on each device."""
+        return self.batch_sharding.shard_shape((self.micro_rows,))[0]
+
+    @property
+    def row(self) -> flops.Lengths:
+        """Lengths of one row."""
+        return flops.lengths(self.objective.spec(1))
+
+    @property
     def device(self) -> jax.Device:
         """One of the devices; they are all of a kind."""
         return self.mesh.devices.flat[0]
@@ -137,7 +147,9 @@ def make_program(config: Config, devices: list[jax.Device] | None = None) -> Pro
     unroll = config.train.unroll_layers
     if unroll == "auto":
         small = config.model.num_layers <= _UNROLL_UP_TO
-        unroll = small and mesh.devices.flat[0].platform != "tpu"
+        # Unrolled, XLA on a CPU merges what is recomputed with the original and saves nothing.
+        unroll = small and config.train.remat == "none"
+        unroll &= mesh.devices.flat[0].platform != "tpu"
     model = Model(
         config.model,
         config.model.vocab_size,
@@ -147,7 +159,8 @@ def make_program(config: Config, devices: list[jax.Device] | None = None) -> Pro
     )
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
     objective = objectives.make(config)
-    micro_rows = _micro_rows(config, dtype, mesh.devices.flat[0], shards)
+    row = flops.lengths(objective.spec(1))
+    micro_rows = _micro_rows(config, row, dtype, mesh.devices.flat[0], shards)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
     axes = axis_names(state_lib.named_params(model, spec))
     optimizer = make_optimizer(config.optimizer, schedule, axes)
@@ -167,7 +180,9 @@ def make_program(config: Config, devices: list[jax.Device] | None = None) -> Pro
     )
 
 
-def _micro_rows(config: Config, dtype: Any, device: jax.Device, shards: int) -> int:
+def _micro_rows(
+    config: Config, row: flops.Lengths, dtype: Any, device: jax.Device, shards: int
+) -> int:
     batch = config.train.global_batch_size
     if batch % shards:
         raise UserError(
@@ -177,7 +192,7 @@ def _micro_rows(config: Config, dtype: Any, device: jax.Device, shards: int) -> 
     micro = config.train.micro_batch_size
     if micro == "auto":
         budget = device_lib.memory_budget(device)
-        return flops.largest_micro_batch(config, budget, shards, dtype_bytes=dtype.itemsize)
+        return flops.largest_micro_batch(config, row, budget, shards, dtype_bytes=dtype.itemsize)
     if micro % shards:
         raise UserError(
             f"config.train.micro_batch_size={micro} does not divide over {shards} devices; "
