@@ -1,0 +1,132 @@
+"""What must hold of every variant: no leaks, packing, scanning, initialisation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from variants import VARIANTS, VOCAB, apply, is_two, make_model, sequence
+
+from lmjax import flops
+from lmjax.config import ModelConfig
+from lmjax.nn.model import Model
+
+
+def influence(variant, batch):
+    """[T, N]: whether the logits at t depend on the id at place n (inputs, then enc_inputs)."""
+    model, params = make_model(variant, tie_embeddings=False)
+    weight = jax.random.normal(jax.random.key(3), (VOCAB,))
+
+    def score(table, t):
+        changed = params | {"embed": params["embed"] | {"token": table}}
+        return model.apply({"params": changed}, batch)[0, t] @ weight
+
+    length = batch["inputs"].shape[1]
+    grads = jax.jit(jax.vmap(jax.grad(score), in_axes=(None, 0)))(
+        params["embed"]["token"], jnp.arange(length)
+    )
+    assert np.isfinite(grads).all()
+    order = [batch["inputs"][0]] + ([batch["enc_inputs"][0]] if is_two(variant) else [])
+    return np.abs(np.asarray(grads))[:, np.concatenate(order)].sum(-1) != 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_leak_from_the_future_or_from_other_documents(variant):
+    batch = sequence(variant, [4, 1, 5], source=[3, 2, 6], padding=3)
+    seen = influence(variant, batch)
+    segment = np.asarray(batch["segment_ids"][0])
+    real = segment > 0
+    same = segment[:, None] == segment[None]
+    index = np.arange(len(segment))
+    expected = same if variant == "bert" else same & (index[None] <= index[:, None])
+    length = len(segment)
+    assert np.array_equal(seen[real, :length], expected[real])
+    if is_two(variant):
+        source = np.asarray(batch["enc_segment_ids"][0])
+        assert np.array_equal(seen[real, length:], (segment[:, None] == source[None])[real])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_packed_rows_give_the_logits_of_single_documents(variant):
+    model, params = make_model(variant)
+    lengths, source = [4, 1, 7], [5, 3, 2]
+    packed = sequence(variant, lengths, source=source, padding=2)
+    logits = apply(model, params, packed)
+    start = enc_start = 0
+    for length, enc_length in zip(lengths, source, strict=True):
+        alone = sequence(variant, [length], source=[enc_length])
+        alone["inputs"] = packed["inputs"][:, start : start + length]
+        if is_two(variant):
+            alone["enc_inputs"] = packed["enc_inputs"][:, enc_start : enc_start + enc_length]
+        expected = apply(model, params, alone)
+        np.testing.assert_allclose(logits[:, start : start + length], expected, atol=1e-5)
+        start, enc_start = start + length, enc_start + enc_length
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scan_and_unrolled_agree_bit_for_bit(variant):
+    batch = sequence(variant, [9, 7], source=[6, 12], padding=2)
+
+    def loss_and_grads(unroll):
+        model, params = make_model(variant, unroll=unroll, num_layers=4)
+        return jax.jit(
+            jax.value_and_grad(
+                lambda p: jnp.square(model.apply({"params": p}, batch)[:, :16]).mean()
+            )
+        )(params)
+
+    for a, b in zip(
+        jax.tree.leaves(loss_and_grads(1)), jax.tree.leaves(loss_and_grads(4)), strict=True
+    ):
+        assert np.array_equal(np.asarray(a).view(np.uint32), np.asarray(b).view(np.uint32))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_decoding_from_a_cache_gives_the_logits_of_the_whole(variant):
+    if variant == "bert":
+        pytest.skip("an encoder does not decode")
+    model, params = make_model(variant)
+    batch = sequence(variant, [11], source=[6])
+
+    @jax.jit
+    def trunk(part, cache, memory):
+        return model.apply({"params": params}, part, cache=cache, memory=memory, method="trunk")
+
+    whole, _ = trunk(batch, None, None)
+    memory = None
+    if is_two(variant):
+        memory = model.apply({"params": params}, batch, method="encode")
+    cache, start = model.init_cache(1, 16), 0
+    for length in (5, 1, 1, 4):
+        part = {
+            k: batch[k][:, start : start + length] for k in ("inputs", "segment_ids", "positions")
+        }
+        hidden, cache = trunk(part, cache, memory)
+        np.testing.assert_allclose(hidden, whole[:, start : start + length], atol=1e-5)
+        start += length
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parameters_are_counted_without_the_model(variant):
+    odd = {"num_layers": 3, "num_heads": 2, "head_dim": 12, "mlp_size": 50, "num_kv_heads": 1}
+    for fields in ({}, odd, {"num_encoder_layers": 5, "tie_embeddings": False}):
+        config = ModelConfig(**VARIANTS[variant] | fields)
+        model = Model(config, VOCAB)
+        shapes = jax.eval_shape(lambda m=model: m.init(jax.random.key(0), sequence(variant, [4])))
+        counted = sum(flops.num_params(config).values())
+        assert counted == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_first_loss_is_that_of_knowing_nothing(variant):
+    fields = {"hidden_size": 128, "head_dim": 32, "mlp_size": 256, "vocab_size": 4096}
+    config = ModelConfig(**VARIANTS[variant] | fields)
+    model = Model(config, 4096)
+    keys = jax.random.split(jax.random.key(5), 4)
+    batch = {k: jnp.tile(v, (8, 1)) for k, v in sequence(variant, [64]).items()}
+    batch["inputs"] = jax.random.randint(keys[0], (8, 64), 0, 4096)
+    if is_two(variant):
+        batch["enc_inputs"] = jax.random.randint(keys[1], (8, 64), 0, 4096)
+    logits = jax.jit(lambda key: model.apply(model.init(key, batch), batch))(keys[2])
+    targets = jax.random.randint(keys[3], (8, 64), 0, 4096)
+    nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1).mean()
+    assert abs(float(nats) / np.log(4096) - 1) < 0.15

@@ -1,0 +1,74 @@
+"""Small models of the three variants and hand-made batches, for the tests of this folder."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax import families
+from lmjax.config import ModelConfig
+from lmjax.nn.model import Model
+
+VOCAB = 96
+_SMALL = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "vocab_size": VOCAB}
+VARIANTS = {
+    "gpt2": families.gpt2.BASE | _SMALL,
+    "bert": families.bert.BASE | _SMALL,
+    "t5": families.t5.PRESETS["base"] | _SMALL | {"head_dim": 8, "mlp_size": 64},
+    "t5_v1_1": families.t5.PRESETS["v1_1_base"] | _SMALL | {"head_dim": 8, "mlp_size": 64},
+}
+
+
+@functools.cache
+def make_model(variant, *, unroll=1, **fields):
+    """Model and seed-0 parameters; every parameter is moved so that none is 0 or 1."""
+    config = ModelConfig(**VARIANTS[variant] | fields)
+    model = Model(config, VOCAB, unroll=unroll)
+    batch = sequence(variant, [3, 2])
+    params = jax.jit(lambda key: nn.unbox(model.init(key, batch)["params"]))(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return model, jax.tree.unflatten(tree, moved)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(model, params, batch):
+    """Logits of a batch."""
+    return model.apply({"params": params}, batch)
+
+
+def is_two(variant):
+    return variant.startswith("t5")
+
+
+def segments(lengths, padding=0):
+    """[1, T] segment ids and positions of packed documents with `padding` behind."""
+    ids = np.concatenate([np.full(n, i + 1) for i, n in enumerate(lengths)] + [np.zeros(padding)])
+    positions = np.concatenate([np.arange(n) for n in lengths] + [np.zeros(padding)])
+    return ids[None].astype(np.int32), positions[None].astype(np.int32)
+
+
+def sequence(variant, lengths, *, source=None, padding=0, first=0):
+    """A batch of one row of packed documents whose ids are all different, from `first` on."""
+    segment_ids, positions = segments(lengths, padding)
+    count = segment_ids.size
+    batch = {
+        "inputs": first + np.arange(count, dtype=np.int32)[None],
+        "segment_ids": segment_ids,
+        "positions": positions,
+    }
+    if is_two(variant):
+        enc_segment_ids, enc_positions = segments(source or lengths, padding)
+        size = enc_segment_ids.size
+        batch |= {
+            "enc_inputs": first + count + np.arange(size, dtype=np.int32)[None],
+            "enc_segment_ids": enc_segment_ids,
+            "enc_positions": enc_positions,
+        }
+    return {k: jnp.asarray(v) for k, v in batch.items()}
