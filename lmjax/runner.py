@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from rich.console import Console as RichConsole
 
 from lmjax import config as config_lib
 from lmjax import families, flops, objectives
@@ -24,7 +23,7 @@ from lmjax.errors import UserError
 from lmjax.train import describe, loop, metrics, setup, workdir
 from lmjax.train import inspect as inspect_lib
 from lmjax.train.checkpoint import Checkpoints
-from lmjax.train.console import Console, logger
+from lmjax.train.console import Console, logger, make_console
 from lmjax.train.evaluate import evaluate as run_evaluation
 from lmjax.train.reporter import Reporter
 from lmjax.train.state import TrainState
@@ -98,13 +97,13 @@ def _run_config(request: Request) -> RunConfig:
 def dry_run(request: Request) -> int:
     """Says what the run is and what it costs; touches no data and no workdir."""
     config = setup.resolve(_run_config(request).config)
-    describe.dry_run(setup.make_program(config), RichConsole())
+    describe.dry_run(setup.make_program(config), make_console())
     return 0
 
 
 def help_config() -> int:
     """Prints every field with its default and meaning."""
-    RichConsole().print(describe.field_table())
+    make_console().print(describe.field_table())
     return 0
 
 
@@ -342,7 +341,7 @@ def inspect(request: Request, steps: range, max_rows: int, output: str | None) -
     """Prints the batches of some steps, or writes them as arrays."""
     _, batches, stores = train_batches(request)
     if output is None:
-        inspect_lib.show(RichConsole(), batches, stores.tokenizer, stores.train, steps, max_rows)
+        inspect_lib.show(make_console(), batches, stores.tokenizer, stores.train, steps, max_rows)
     else:
         np.savez_compressed(output, **inspect_lib.arrays(batches, steps))
         print(f"wrote the batches of steps {steps.start} to {steps.stop - 1} to {output}")

@@ -16,12 +16,11 @@ _OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JS
 
 
 def main(overrides: cli.Overrides) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from lmjax import runner
     from lmjax.bench import input as input_bench
-    from lmjax.train.console import count
+    from lmjax.train.console import count, make_console
 
     request = runner.Request(_CONFIG.value, None, overrides)
     config, batches, _ = runner.train_batches(request)
@@ -31,7 +30,7 @@ def main(overrides: cli.Overrides) -> int:
     table.add_row(f"objective {rates.objective}", count(rates.corrupt))
     table.add_row("whole batches", count(rates.batch), style="bold")
     table.add_row("to reach", count(rates.target))
-    Console().print(table)
+    make_console().print(table)
     if _OUTPUT.value:
         Path(_OUTPUT.value).write_text(json.dumps(rates.as_dict(), indent=2) + "\n")
     return 0

@@ -19,6 +19,12 @@ logger = logging.getLogger("lmjax")
 _QUIET_SECONDS = 10.0  # a plain log says something about a long step this often
 
 
+def make_console() -> RichConsole:
+    """A console for tables: as wide as the terminal, or wide enough where there is none."""
+    console = RichConsole()
+    return console if console.is_terminal else RichConsole(width=132)
+
+
 class _Handler(logging.Handler):
     def __init__(self, console: RichConsole):
         super().__init__()
@@ -35,7 +41,7 @@ class Console:
     """Messages and progress of one process."""
 
     def __init__(self) -> None:
-        self._rich = RichConsole()
+        self._rich = make_console()
         self._progress: Progress | None = None
         self._task = None
         self._last_line = time.monotonic()
@@ -49,11 +55,6 @@ class Console:
     def live(self) -> bool:
         """Whether there is a terminal to draw on."""
         return self._rich.is_terminal
-
-    @property
-    def rich(self) -> RichConsole:
-        """For tables."""
-        return self._rich
 
     def log_to(self, path: os.PathLike) -> None:
         """Copies all messages from now on into a file."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 from rich.console import Console as RichConsole
-from rich.table import Table
+from rich.table import Column, Table
 
 from lmjax import config as config_lib
 from lmjax import flops
@@ -72,8 +72,8 @@ def headline(program: Program, expected: Estimate) -> list[str]:
         f"{config.family} {config.model.preset or ''}: {count(num_params)} parameters, "
         f"objective {config.objective.name}, {device}, "
         f"{program.model.dtype.name} ({program.dtype_reason})",
-        f"{train.num_steps:,} steps of {train.global_batch_size} x {shape} = {tokens:,} tokens{micro}; "
-        f"{count(tokens * train.num_steps)} tokens in all",
+        f"{train.num_steps:,} steps of {train.global_batch_size} x {shape} = {tokens:,} tokens"
+        f"{micro}; {count(tokens * train.num_steps)} tokens in all",
         f"expected: {duration(total)} ({count(expected.flops_per_step)}FLOP a step, "
         f"{expected.seconds_per_step:.3g} s at {expected.basis})",
     ]
@@ -120,7 +120,7 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
 
 def field_table() -> Table:
     """Every config field with its default and meaning."""
-    table = Table("field", "default", "on resume", "meaning", title="Config fields")
+    table = Table(_name("field"), "default", "on resume", "meaning", title="Config fields")
 
     def add(section: config_lib.Section, prefix: str) -> None:
         for name, info in type(section).model_fields.items():
@@ -145,15 +145,19 @@ def dry_run(program: Program, console: RichConsole) -> None:
     console.print(_cost_table(program))
 
 
+def _name(header: str) -> Column:
+    return Column(header, overflow="fold")  # a name cut short is no name
+
+
 def _config_table(config: Config) -> Table:
-    table = Table("field", "value", "on resume", title="Config")
+    table = Table(_name("field"), "value", "on resume", title="Config")
     for name, value, is_free in config_lib.leaves(config):
         table.add_row(f"config.{name}", str(value), "free" if is_free else "fixed")
     return table
 
 
 def _parameter_table(program: Program) -> Table:
-    table = Table("parameter", "shape", "number", "sharding", title="Parameters")
+    table = Table(_name("parameter"), "shape", "number", "sharding", title="Parameters")
     leaves = jax.tree_util.tree_leaves_with_path(program.abstract.params)
     shardings = jax.tree.leaves(program.shardings.params)
     parts: dict[str, int] = {}
