@@ -92,6 +92,29 @@ def visible(spec: AttentionSpec, queries: Tokens, keys: Tokens) -> jax.Array:
     return see_BTS
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _softmax(s: jax.Array, see: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Softmax of float32 scores over the visible keys, in `dtype`.
+
+    Its own way back, (dp - sum(p dp)) p, needs only p: masked scores get their gradient of 0 from
+    p = 0, so that neither mask nor scores are kept.
+    """
+    return jax.nn.softmax(jnp.where(see, s, _MASKED), axis=-1).astype(dtype)
+
+
+def _softmax_forward(s, see, dtype):
+    p = _softmax(s, see, dtype)
+    return p, p
+
+
+def _softmax_backward(dtype, p, dp):
+    p, dp = p.astype(jnp.float32), dp.astype(jnp.float32)
+    return p * (dp - (p * dp).sum(-1, keepdims=True)), None
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)
+
+
 def attend(
     spec: AttentionSpec,
     q_BTHK: jax.Array,
@@ -123,8 +146,7 @@ def attend(
     if bias_1HTS is not None:
         s_BGRTS += bias_1HTS.reshape(1, G, H // G, *bias_1HTS.shape[2:])
     see_BTS = visible(spec, queries, keys)
-    p_BGRTS = jax.nn.softmax(jnp.where(see_BTS[:, None, None], s_BGRTS, _MASKED), axis=-1)
-    p_BGRTS = dropout(p_BGRTS.astype(q_BTHK.dtype))
+    p_BGRTS = dropout(_softmax(s_BGRTS, see_BTS[:, None, None], q_BTHK.dtype))
     return jnp.einsum("bgrts,bsgk->btgrk", p_BGRTS, kv.v_BSGK).reshape(B, T, H, K)
 
 

@@ -3,16 +3,55 @@
 LayerNorm (Ba, Kiros and Hinton 2016, equation 3): (x - mean) / sqrt(var + eps) * scale + bias.
 RMSNorm (Zhang and Sennrich 2019, equation 4): x / sqrt(mean(x^2) + eps) * scale; it has no bias.
 
-Statistics are in float32 whatever the compute type: squares of bfloat16 lose too much.
+Statistics are in float32 whatever the compute type: squares of bfloat16 lose too much. The way back
+is written out (Ba et al., appendix; with x^ the normalised input and g the result's gradient times
+scale: (g - mean(g) - x^ mean(g x^)) / std) so that it keeps one array of x's size, not three.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _normalise(
+    x: jax.Array, weights: dict[str, jax.Array], center: bool, epsilon: float, dtype: jnp.dtype
+) -> jax.Array:
+    return _forward(x, weights, center, epsilon, dtype)[0]
+
+
+def _forward(x, weights, center, epsilon, dtype):
+    x32 = x.astype(jnp.float32)
+    if center:
+        x32 = x32 - x32.mean(-1, keepdims=True)
+    inverse_std = jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + epsilon)
+    normal = x32 * inverse_std
+    y = normal * weights["scale"] + weights.get("bias", 0.0)
+    kept = jax.lax.optimization_barrier((normal.astype(x.dtype), inverse_std))
+    return y.astype(dtype), (*kept, weights)
+
+
+def _backward(center, epsilon, dtype, kept, dy):
+    normal, inverse_std, weights = kept
+    x_dtype, normal, dy = normal.dtype, normal.astype(jnp.float32), dy.astype(jnp.float32)
+    rows = tuple(range(dy.ndim - 1))
+    dweights = {"scale": (dy * normal).sum(rows), "bias": dy.sum(rows)}
+    g = dy * weights["scale"]
+    slope = inverse_std * (g * normal).mean(-1, keepdims=True)
+    if center:
+        g = g - g.mean(-1, keepdims=True)
+    # Ends in a difference, not a product: XLA may fuse this into what reads it, and a product would
+    # then be contracted with a sum there, with other bits in a scan than unrolled.
+    dx = g * inverse_std - normal * slope
+    return dx.astype(x_dtype), {name: dweights[name] for name in weights}
+
+
+_normalise.defvjp(_forward, _backward)
 
 
 class Norm(nn.Module):
@@ -33,15 +72,11 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., D] -> [..., D] in `dtype`."""
-        shape = x.shape[-1:]
-        scale_D = self.param(
-            "scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), shape
-        )
-        x = x.astype(jnp.float32)
-        if self.kind == "layernorm":
-            x = x - x.mean(-1, keepdims=True)
-        y = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon) * scale_D
-        if self.kind == "layernorm" and self.use_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("norm",))
-            y = y + self.param("bias", zeros, shape)
-        return y.astype(self.dtype)
+        starts = {"scale": nn.initializers.ones, "bias": nn.initializers.zeros}
+        if self.kind == "rmsnorm" or not self.use_bias:
+            del starts["bias"]
+        weights = {
+            name: self.param(name, nn.with_logical_partitioning(start, ("norm",)), x.shape[-1:])
+            for name, start in starts.items()
+        }
+        return _normalise(x, weights, self.kind == "layernorm", self.epsilon, self.dtype)
