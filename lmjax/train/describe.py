@@ -62,7 +62,9 @@ def headline(program: Program, expected: Estimate) -> list[str]:
     config, train = program.config, program.config.train
     num_params = sum(leaf.size for leaf in jax.tree.leaves(program.abstract.params))
     rows = train.global_batch_size
-    tokens = rows * config.data.seq_len
+    spec = program.batch_spec()
+    lengths = [field.shape[1] for name, field in spec.items() if name.endswith("segment_ids")]
+    tokens, row = rows * sum(lengths), " + ".join(map(str, lengths))
     micro = f", {program.num_micro} micro-batches of {program.micro_rows}" * (program.num_micro > 1)
     device = f"{program.mesh.devices.size} x {program.device.device_kind}"
     total = expected.seconds_per_step * train.num_steps
@@ -70,7 +72,7 @@ def headline(program: Program, expected: Estimate) -> list[str]:
         f"{config.family} {config.model.preset or ''}: {count(num_params)} parameters, "
         f"objective {config.objective.name}, {device}, "
         f"{program.model.dtype.name} ({program.dtype_reason})",
-        f"{train.num_steps:,} steps of {rows} x {config.data.seq_len} = {tokens:,} tokens{micro}; "
+        f"{train.num_steps:,} steps of {rows} x {row} = {tokens:,} tokens{micro}; "
         f"{count(tokens * train.num_steps)} tokens in all",
         f"expected: {duration(total)} ({count(expected.flops_per_step)}FLOP a step, "
         f"{expected.seconds_per_step:.3g} s at {expected.basis})",
