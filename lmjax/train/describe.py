@@ -65,6 +65,7 @@ def headline(program: Program, expected: Estimate) -> list[str]:
     spec = program.batch_spec()
     lengths = [field.shape[1] for name, field in spec.items() if name.endswith("segment_ids")]
     tokens, row = rows * sum(lengths), " + ".join(map(str, lengths))
+    row = f"({row})" if len(lengths) > 1 else row
     micro = f", {program.num_micro} micro-batches of {program.micro_rows}" * (program.num_micro > 1)
     device = f"{program.mesh.devices.size} x {program.device.device_kind}"
     total = expected.seconds_per_step * train.num_steps

@@ -1,10 +1,10 @@
 """Shows what the model is fed: any step's batch as text, or as arrays.
 
 Every sequence of the batch is decoded in the runs in which the model sees it: neighbouring segments
-differ in colour, special tokens and sentinels stand out by name, padding is counted. Where the
-batch predicts at some positions only, the hidden token is struck out behind what stands for it:
-the mask, a random token (red) or itself (underlined, nothing struck out). Else the targets follow,
-unweighted ones dim. Which of these there are is told by the fields of the batch alone.
+differ in colour, special tokens and sentinels stand out by name, padding is counted. Where only
+some positions predict, what stands there (the mask, a random token in red, or the token itself,
+underlined) is followed by the hidden piece in braces, or by {=}. Else the targets follow, unweighted
+ones dim. Which of these there are is told by the fields of the batch alone.
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ class Inspector:
                 if run:
                     yield self.tokenizer.decode(run), style
                     run = []
-                yield self.tokenizer.decode([shown.hides]), _HIDDEN_STYLE
+                if shown.hides == shown.token:
+                    yield "{=}", "dim"
+                else:
+                    yield f"{{{self.tokenizer.piece(shown.hides)}}}", _HIDDEN_STYLE
         if run:
             yield self.tokenizer.decode(run), style
 
@@ -140,9 +143,8 @@ def _hidden(row: Batch) -> dict[int, int]:
 
 
 def _replaced(token: int, target: int, ids: Ids) -> Shown:
-    if token == target:
-        return Shown(token, _KEPT_STYLE)
-    return Shown(token, _SPECIAL_STYLE if token == ids.mask else _RANDOM_STYLE, hides=target)
+    style = _KEPT_STYLE if token == target else _RANDOM_STYLE
+    return Shown(token, _SPECIAL_STYLE if token == ids.mask else style, hides=target)
 
 
 def _style(segment: int) -> str:

@@ -53,6 +53,15 @@ def look_alike(ours, theirs):
     return in_range(((counts[:, 0] - counts[:, 1]) ** 2 / counts.sum(axis=1)).sum(), freedom)
 
 
+def are_independent(a, b):
+    """Whether two equally large arrays of small integers look independent, item by item."""
+    table = np.zeros((a.max() + 1, b.max() + 1))
+    np.add.at(table, (a.ravel(), b.ravel()), 1)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return in_range(((table - expected) ** 2 / expected).sum(), freedom)
+
+
 def noise(num_rows):
     index = np.arange(num_rows)
     return RowNoise(11, index * 0, index)
@@ -135,12 +144,13 @@ def test_masks_are_those_of_the_paper():
         drawn = np.bincount(inputs[~masked & ~kept], minlength=IDS.num_ids)
         assert not drawn[: PLAIN[0]].any()
         assert is_distributed(drawn[PLAIN[0] :], np.ones(len(PLAIN)))
-    # The kind of one piece says nothing about that of its neighbour.
+    # The kind of one piece says nothing of its neighbour's, nor of which places were chosen.
     kinds = np.where(shown == MASK, 0, np.where(shown == batch["targets"], 1, 2))
-    table = np.bincount((3 * kinds[:, :-1] + kinds[:, 1:]).ravel(), minlength=9)
-    share = np.bincount(kinds.ravel(), minlength=3) / kinds.size
-    expected = table.sum() * np.outer(share, share).ravel()
-    assert in_range(((table - expected) ** 2 / expected).sum(), 4)
+    assert are_independent(kinds[:, :-1], kinds[:, 1:])
+    chosen = np.zeros((num_rows, 128), int)
+    np.put_along_axis(chosen, batch["predict_at"], 1, axis=1)
+    assert are_independent(chosen[:, 1:19], kinds[:, 1:])
+    assert are_independent(batch["predict_at"] // 16, kinds)
 
 
 def test_every_span_mask_is_equally_likely():

@@ -61,9 +61,10 @@ def test_masks_show_what_they_hide(inspect):
     row = {name: field[0] for name, field in batch.items()}
     hidden = dict(zip(row["predict_at"].tolist(), row["targets"].tolist(), strict=True))
     at = next(t for t, token in enumerate(row["inputs"]) if token == shown.ids.mask)
-    assert f"<mask>{shown.tokenizer.decode([hidden[at]])}" in text
+    assert f"<mask>{{{shown.tokenizer.piece(hidden[at])}}}" in text
     counts = [tuple(map(int, c)) for c in re.findall(r"(\d+) masked, (\d+) random, (\d+) k", text)]
     assert np.sum(counts) == batch["weights"].sum()
+    assert text.count("{=}") == sum(kept for _, _, kept in counts)
     drawn = batch["weights"].sum() - sum(masked + kept for masked, _, kept in counts)
     assert printed(shown, styled=True).count("\x1b[1;31m") == drawn  # red
     assert drawn > 0
