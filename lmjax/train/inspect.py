@@ -3,8 +3,8 @@
 Every sequence of the batch is decoded in the runs in which the model sees it: neighbouring segments
 differ in colour, special tokens and sentinels stand out by name, padding is counted. Where only
 some positions predict, what stands there (the mask, a random token in red, or the token itself,
-underlined) is followed by the hidden piece in braces, or by {=}. Else the targets follow, unweighted
-ones dim. Which of these there are is told by the fields of the batch alone.
+underlined) is followed by the hidden piece in braces, or by {=}. Else the targets follow, those
+without weight dim. Which of these there are is told by the fields of the batch alone.
 """
 
 from __future__ import annotations
