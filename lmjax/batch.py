@@ -1,14 +1,21 @@
 """The batch contract: what objectives make, models read and the loss weighs.
 
-A batch is a flat dict of arrays. Dimension key: B rows, T target length, P predicted positions
-per row (P = T unless the objective predicts only some).
+A batch is a flat dict of arrays. Dimension key: B rows, T length of the sequence that predicts,
+S length of an encoder's beside it, P predicted positions per row (P = T without `predict_at`).
 
 - `inputs` [B, T] int32: ids the model reads.
 - `segment_ids` [B, T] int32: 1, 2, ... per document of the row; 0 is padding.
 - `positions` [B, T] int32: 0, 1, ... within each segment.
+- `predict_at` [B, P] int32, only where some positions predict: which ones, ascending; an unused
+  slot, after the used ones, is 0, its target 0 and its weights 0.
 - `targets` [B, P] int32: ids to predict.
 - `weights` [B, P] float32: weight of each prediction in the loss; 0 for none.
-- `content_weights` [B, P] float32: the same, only where the answer was not given away.
+- `content_weights` [B, P] float32: the same, only where the answer was not given away: masked LM
+  without the pieces that were kept or replaced, span corruption without sentinels and eos.
+
+Encoder-decoders also have their encoder's side; `inputs` are then the targets shifted right:
+
+- `enc_inputs`, `enc_segment_ids`, `enc_positions` [B, S] int32: as above.
 
 Fields whose name starts with `INFO_PREFIX` stay on the host:
 
@@ -19,6 +26,7 @@ Fields whose name starts with `INFO_PREFIX` stay on the host:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +37,31 @@ Batch = dict[str, np.ndarray]
 Spec = dict[str, tuple[tuple[int, ...], Any]]
 
 INFO_PREFIX = "info/"
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The ids that mean something by themselves.
+
+    Attributes:
+      num_ids: ids that the tokenizer has; they count from 0.
+      num_rows: rows of the embedding; the sentinels of span corruption count down from the last.
+      pad, eos, unk, bos, mask: eos also separates documents, bos also is BERT's CLS.
+      special: all ids that stand for no text.
+    """
+
+    num_ids: int
+    num_rows: int
+    pad: int = 0
+    eos: int = 1
+    unk: int = 2
+    bos: int = 3
+    mask: int = 4
+    special: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+    def sentinel(self, number: int | np.ndarray) -> int | np.ndarray:
+        """Id of sentinel 0, 1, ...; it is its own inverse: number of the sentinel with an id."""
+        return self.num_rows - 1 - number
 
 
 class Objective(Protocol):

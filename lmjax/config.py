@@ -144,7 +144,30 @@ class ModelConfig(Section):
 class ObjectiveConfig(Section):
     """What is predicted."""
 
-    name: Literal["clm"] = fixed("clm", "training objective: 'clm', causal language modelling")
+    name: Literal["clm", "mlm", "span_corruption"] = fixed(
+        "clm", "causal LM, masked LM (BERT) or span corruption (T5)"
+    )
+    mask_rate: float = fixed(
+        0.15, "mlm, span_corruption: share of the tokens that are hidden", gt=0, lt=1
+    )
+    mask_token_share: float = fixed(
+        0.8, "mlm: share of the chosen tokens that become the mask token", ge=0, le=1
+    )
+    random_token_share: float = fixed(
+        0.1, "mlm: share of them that become a random token; the rest is kept", ge=0, le=1
+    )
+    mean_span_length: float = fixed(
+        3.0, "span_corruption: mean length of the hidden spans, in tokens", ge=1
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ObjectiveConfig:
+        if self.mask_token_share + self.random_token_share > 1 + 1e-9:  # 0.9 + 0.1 may exceed 1
+            raise ValueError(
+                f"objective.mask_token_share={self.mask_token_share} and objective."
+                f"random_token_share={self.random_token_share} add up to more than 1; lower one"
+            )
+        return self
 
 
 class TokenizerConfig(Section):

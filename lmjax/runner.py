@@ -146,7 +146,7 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     """Data, program and compiled steps of a run, with the config resolved and written down."""
     stores = setup.open_stores(run.config)
     config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
-    program = setup.make_program(config)
+    program = setup.make_program(config, ids=setup.make_ids(config, stores.tokenizer))
     data = setup.open_data(config, stores, program.objective)
     folder.write(RunConfig(config, run.source, run.changes))
     folder.keep_tokenizer(stores.train.tokenizer_path)
@@ -325,7 +325,8 @@ def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, setu
     """The batches a run would see, all rows of each, without a model or a device."""
     config = _run_config(request).config
     stores = setup.open_stores(config)
-    objective = objectives.make(config)
+    config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
+    objective = objectives.make(config, setup.make_ids(config, stores.tokenizer))
     batch_size = config.train.global_batch_size
     batches = pipeline.TrainBatches(
         setup.windows(stores.train, objective),
@@ -339,9 +340,12 @@ def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, setu
 
 def inspect(request: Request, steps: range, max_rows: int, output: str | None) -> int:
     """Prints the batches of some steps, or writes them as arrays."""
-    _, batches, stores = train_batches(request)
+    config, batches, stores = train_batches(request)
     if output is None:
-        inspect_lib.show(make_console(), batches, stores.tokenizer, stores.train, steps, max_rows)
+        shown = inspect_lib.Inspector(
+            batches, stores.train, stores.tokenizer, setup.make_ids(config, stores.tokenizer)
+        )
+        shown.show(make_console(), steps, max_rows)
     else:
         np.savez_compressed(output, **inspect_lib.arrays(batches, steps))
         print(f"wrote the batches of steps {steps.start} to {steps.stop - 1} to {output}")

@@ -33,6 +33,12 @@ def test_round_trip_through_json_and_hash():
             {"train": {"global_batch_size": 10, "micro_batch_size": 3}},
             ["micro_batch_size=3", "global_batch_size=10"],
         ),
+        ({"objective": {"mask_rate": 1.0}}, ["config.objective.mask_rate=1.0", "less than 1"]),
+        ({"objective": {"mean_span_length": 0.5}}, ["mean_span_length=0.5", "equal to 1"]),
+        (
+            {"objective": {"mask_token_share": 0.8, "random_token_share": 0.3}},
+            ["mask_token_share=0.8", "random_token_share=0.3"],
+        ),
         (
             {"schedule": {"warmup_steps": 50, "decay_steps": 10}},
             ["warmup_steps=50", "decay_steps=10"],

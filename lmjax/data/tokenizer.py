@@ -22,10 +22,11 @@ import numpy as np
 import sentencepiece as spm
 from etils import epath
 
+from lmjax.batch import Ids
 from lmjax.data import files as files_lib
 from lmjax.errors import UserError
 
-PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID = range(5)
+PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID = Ids.special
 MASK_PIECE = "<mask>"
 MODEL_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer_config.json"
 MAX_PIECE_CHARS = 1 << 14  # at most 64 KiB of UTF-8 go to the encoder at once
@@ -36,7 +37,7 @@ class Tokenizer:
     """Encodes and decodes. Immutable, safe to share between threads, pickles as its model."""
 
     pad_id, eos_id, unk_id, bos_id, mask_id = PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID
-    special_ids = (PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID)
+    special_ids = Ids.special
 
     def __init__(self, model: bytes, config: dict) -> None:
         """`model`: a serialised SentencePiece model; `config`: content of the config file."""
@@ -84,6 +85,10 @@ class Tokenizer:
         if plain and max(plain) >= self.vocab_size:
             raise ValueError(f"id {max(plain)} is outside the vocabulary of {self.vocab_size}")
         return self._encoder.decode(plain)
+
+    def ids(self, num_rows: int) -> Ids:
+        """What an objective has to know of the ids, for an embedding of `num_rows` rows."""
+        return Ids(num_ids=self.vocab_size, num_rows=num_rows)
 
     def piece(self, token: int) -> str:
         """How one id is shown: its piece, "▁" for a space, "<0x0A>" for a byte."""

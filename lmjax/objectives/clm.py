@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmjax.batch import Batch, Spec
+from lmjax.batch import Batch, Ids, Spec
 from lmjax.config import Config
 from lmjax.noise import RowNoise
 from lmjax.objectives.segments import segments
+
+NUM_SENTINELS = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class CausalLM:
         }
 
 
-def make(config: Config) -> CausalLM:
+def make(config: Config, ids: Ids) -> CausalLM:
     """The objective that `config` describes."""
+    del ids  # it makes no id of its own
     return CausalLM(seq_len=config.data.seq_len)

@@ -64,7 +64,7 @@ def headline(program: Program, expected: Estimate) -> list[str]:
     num_params = sum(leaf.size for leaf in jax.tree.leaves(program.abstract.params))
     row = program.row
     tokens = train.global_batch_size * row.tokens
-    shape = f"{row.source} + {row.target}" if row.source else f"{row.target}"
+    shape = f"({row.source} + {row.target})" if row.source else f"{row.target}"
     micro = f", {program.num_micro} micro-batches of {program.micro_rows}" * (program.num_micro > 1)
     device = f"{program.mesh.devices.size} x {program.device.device_kind}"
     total = expected.seconds_per_step * train.num_steps

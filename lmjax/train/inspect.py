@@ -1,60 +1,172 @@
 """Shows what the model is fed: any step's batch as text, or as arrays.
 
-Inputs are decoded in the runs in which the model sees them; neighbouring segments differ in colour,
-special tokens stand out by name, padding is counted. Targets follow, the unweighted ones dim.
+Every sequence of the batch is decoded in the runs in which the model sees it: neighbouring segments
+differ in colour, special tokens and sentinels stand out by name, padding is counted. Where only
+some positions predict, what stands there (the mask, a random token in red, or the token itself,
+underlined) is followed by the hidden piece in braces, or by {=}. Else the targets follow, those
+without weight dim. Which of these there are is told by the fields of the batch alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from lmjax.batch import INFO_PREFIX, Batch
+from lmjax.batch import INFO_PREFIX, Batch, Ids
 from lmjax.data.pipeline import TrainBatches
 from lmjax.data.store import Store
 from lmjax.data.tokenizer import Tokenizer
 
 _SEGMENT_STYLES = ("cyan", "yellow", "green", "magenta")
 _SPECIAL_STYLE = "bold reverse"
+_HIDDEN_STYLE, _RANDOM_STYLE, _KEPT_STYLE = "dim strike", "bold red", "bold underline"
+_ROW_FIELDS = (("encoder  ", "enc_"), ("inputs   ", ""))  # what is read, in order
 
 
-def show(
-    console: Console,
-    batches: TrainBatches,
-    tokenizer: Tokenizer,
-    store: Store,
-    steps: range,
-    max_rows: int,
-) -> None:
-    """Prints the first `max_rows` rows of each step's batch."""
-    for step in steps:
-        batch = batches(step)
-        num_rows = len(batch["inputs"])
-        console.rule(f"step {step}: {num_rows} rows, showing {min(max_rows, num_rows)}")
-        for row in range(min(max_rows, num_rows)):
-            console.print(_header(batch, row, batches, store), style="bold", highlight=False)
-            segment_ids = batch["segment_ids"][row]
-            console.print(
-                Text("inputs   ", style="dim")
-                + _render(tokenizer, batch["inputs"][row], [_style(s) for s in segment_ids]),
-                soft_wrap=True,
+@dataclass(frozen=True)
+class Shown:
+    """A token of a sequence: its id, its style, and the id it hides, if any."""
+
+    token: int
+    style: str
+    hides: int | None = None
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """Prints batches of `batches`, whose text is in `store`."""
+
+    batches: TrainBatches
+    store: Store
+    tokenizer: Tokenizer
+    ids: Ids
+
+    def show(self, console: Console, steps: range, max_rows: int) -> None:
+        """Prints the first `max_rows` rows of each step's batch."""
+        for step in steps:
+            batch = self.batches(step)
+            num_rows = len(batch["inputs"])
+            console.rule(f"step {step}: {num_rows} rows, showing {min(max_rows, num_rows)}")
+            for index in range(min(max_rows, num_rows)):
+                row = {name: field[index] for name, field in batch.items()}
+                console.print(self._header(row), style="bold", highlight=False)
+                for name, tokens in _sequences(row, self.ids):
+                    line = Text.assemble((name, "dim"), self._text(tokens))
+                    console.print(line, soft_wrap=True)
+                counts = f"{_counts(row, self.ids)}\n"
+                console.print(counts, style="dim", highlight=False, soft_wrap=True)
+
+    def _header(self, row: Batch) -> str:
+        window = int(row[INFO_PREFIX + "window"])
+        _, documents = self.batches.windows.read(np.array([window]))
+        distinct = [int(d) for d in np.unique(documents) if d >= 0]
+        shown = [f"{name}:{record}" for name, record in map(self.store.origin, distinct)]
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        return f"row {row[INFO_PREFIX + 'row']}  window {window}  from {', '.join(shown[:3])}{more}"
+
+    def _text(self, tokens: list[Shown]) -> Text:
+        text = Text()
+        for part, style in self._runs(tokens):
+            text.append(part, style=style)
+        return text
+
+    def _runs(self, tokens: list[Shown]) -> Iterator[tuple[str, str]]:
+        """(text, style) of maximal runs: plain ids of one style decode together."""
+        run: list[int] = []
+        style = ""
+        for shown in tokens:
+            name = self._name(shown.token)
+            if run and (name is not None or shown.style != style):
+                yield self.tokenizer.decode(run), style
+                run = []
+            style = shown.style
+            if name is None:
+                run.append(shown.token)
+            else:
+                yield name, _SPECIAL_STYLE
+            if shown.hides is not None:
+                if run:
+                    yield self.tokenizer.decode(run), style
+                    run = []
+                if shown.hides == shown.token:
+                    yield "{=}", "dim"
+                else:
+                    yield f"{{{self.tokenizer.piece(shown.hides)}}}", _HIDDEN_STYLE
+        if run:
+            yield self.tokenizer.decode(run), style
+
+    def _name(self, token: int) -> str | None:
+        """How an id that is no text is called; None for text."""
+        if token >= self.ids.num_ids:
+            return f"<extra_id_{self.ids.sentinel(token)}>"  # as T5 calls them
+        return self.tokenizer.piece(token) if token in self.ids.special else None
+
+
+def _sequences(row: Batch, ids: Ids) -> Iterator[tuple[str, list[Shown]]]:
+    """(name, tokens) of what the row's model reads and, unless shown there, predicts."""
+    hidden = _hidden(row)
+    for name, prefix in _ROW_FIELDS:
+        if f"{prefix}inputs" not in row:
+            continue
+        tokens, segment_ids = row[f"{prefix}inputs"].tolist(), row[f"{prefix}segment_ids"].tolist()
+        here = {} if prefix else hidden
+        yield (
+            name,
+            [
+                _replaced(token, here[t], ids) if t in here else Shown(token, _style(segment))
+                for t, (token, segment) in enumerate(zip(tokens, segment_ids, strict=True))
+                if segment
+            ],
+        )
+    if not hidden:
+        pairs = zip(row["targets"].tolist(), row["weights"].tolist(), strict=True)
+        yield (
+            "targets  ",
+            [
+                Shown(token, "" if weight else "dim")
+                for token, weight in pairs
+                if weight or token != ids.pad
+            ],
+        )
+
+
+def _hidden(row: Batch) -> dict[int, int]:
+    """{position: id that stood there} where only some positions predict."""
+    if "predict_at" not in row:
+        return {}
+    used = row["weights"] > 0
+    return dict(zip(row["predict_at"][used].tolist(), row["targets"][used].tolist(), strict=True))
+
+
+def _replaced(token: int, target: int, ids: Ids) -> Shown:
+    style = _KEPT_STYLE if token == target else _RANDOM_STYLE
+    return Shown(token, _SPECIAL_STYLE if token == ids.mask else style, hides=target)
+
+
+def _style(segment: int) -> str:
+    return _SEGMENT_STYLES[(segment - 1) % len(_SEGMENT_STYLES)]
+
+
+def _counts(row: Mapping[str, np.ndarray], ids: Ids) -> str:
+    parts = []
+    for name, prefix in _ROW_FIELDS:
+        if f"{prefix}inputs" in row:
+            segment_ids = row[f"{prefix}segment_ids"]
+            length, padding = len(segment_ids), int((segment_ids == 0).sum())
+            parts.append(
+                f"{name.strip()}: {length} ids, {segment_ids.max()} segments, {padding} padding"
             )
-            weights = batch["weights"][row]
-            console.print(
-                Text("targets  ", style="dim")
-                + _render(tokenizer, batch["targets"][row], ["" if w else "dim" for w in weights]),
-                soft_wrap=True,
-            )
-            padding = int((segment_ids == 0).sum())
-            console.print(
-                f"{int(segment_ids.max())} segments, {padding} padding, "
-                f"{int((weights > 0).sum())} predictions\n",
-                style="dim",
-                highlight=False,
-            )
+    parts.append(f"{int((row['weights'] > 0).sum())} predictions")
+    hidden = _hidden(row)
+    if hidden:
+        kept = sum(int(row["inputs"][t]) == target for t, target in hidden.items())
+        masked = sum(int(row["inputs"][t]) == ids.mask for t in hidden)
+        parts.append(f"{masked} masked, {len(hidden) - masked - kept} random, {kept} kept")
+    return "; ".join(parts)
 
 
 def arrays(batches: TrainBatches, steps: range) -> Batch:
@@ -64,42 +176,3 @@ def arrays(batches: TrainBatches, steps: range) -> Batch:
         name.removeprefix(INFO_PREFIX): np.stack([batch[name] for batch in made])
         for name in made[0]
     }
-
-
-def _header(batch: Batch, row: int, batches: TrainBatches, store: Store) -> str:
-    window = int(batch[INFO_PREFIX + "window"][row])
-    _, documents = batches.windows.read(np.array([window]))
-    shown = [f"{name}:{record}" for name, record in map(store.origin, _distinct(documents[0]))]
-    more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-    return f"row {row}  window {window}  from {', '.join(shown[:3])}{more}"
-
-
-def _distinct(documents: np.ndarray) -> list[int]:
-    return [int(d) for d in np.unique(documents) if d >= 0]
-
-
-def _style(segment: int) -> str:
-    return "dim" if segment == 0 else _SEGMENT_STYLES[(segment - 1) % len(_SEGMENT_STYLES)]
-
-
-def _render(tokenizer: Tokenizer, ids: np.ndarray, styles: list[str]) -> Text:
-    text = Text()
-    for part, style in _runs(tokenizer, ids, styles):
-        text.append(part, style=style)
-    return text
-
-
-def _runs(tokenizer: Tokenizer, ids: np.ndarray, styles: list[str]) -> Iterator[tuple[str, str]]:
-    """(text, style) of maximal runs: plain ids decode together, special ones show their name."""
-    run: list[int] = []
-    for i, token in enumerate(ids):
-        special = int(token) in tokenizer.special_ids
-        if run and (special or styles[i] != styles[i - 1]):
-            yield tokenizer.decode(run), styles[i - 1]
-            run = []
-        if not special:
-            run.append(int(token))
-        elif token != tokenizer.pad_id:
-            yield tokenizer.piece(int(token)), _SPECIAL_STYLE
-    if run:
-        yield tokenizer.decode(run), styles[-1]

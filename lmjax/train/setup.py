@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from lmjax import config as config_lib
 from lmjax import flops, objectives
-from lmjax.batch import Objective, device_fields, rows
+from lmjax.batch import Ids, Objective, device_fields, rows
 from lmjax.config import Config
 from lmjax.data import cache, pipeline
 from lmjax.data import tokenizer as tokenizer_lib
@@ -55,7 +55,7 @@ def resolve(config: Config, tokenizer_size: int | None = None) -> Config:
     changes: dict[str, Any] = {}
     if config.model.vocab_size is None:
         size = tokenizer_size or config.tokenizer.vocab_size
-        changes["model.vocab_size"] = -(-size // 128) * 128
+        changes["model.vocab_size"] = -(-(size + objectives.num_sentinels(config)) // 128) * 128
     if config.schedule.decay_steps is None:
         changes["schedule.decay_steps"] = max(config.train.num_steps, config.schedule.warmup_steps)
     return config_lib.replace(config, changes)
@@ -133,12 +133,37 @@ class Program:
         }
 
 
-def make_program(config: Config, devices: list[jax.Device] | None = None) -> Program:
-    """Composes model, optimizer and mesh of a resolved config.
+def make_ids(config: Config, tokenizer: Tokenizer) -> Ids:
+    """The ids of a resolved config's run.
 
     Raises:
-      UserError: the batch does not divide over the devices.
+      UserError: the embedding has fewer rows than there are ids.
     """
+    num_rows, sentinels = config.model.vocab_size, objectives.num_sentinels(config)
+    if tokenizer.vocab_size + sentinels > num_rows:
+        more = f" and the objective needs {sentinels} sentinels" * (sentinels > 0)
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} ids{more}, the embedding {num_rows} rows "
+            "(config.model.vocab_size); leave model.vocab_size out or enlarge it"
+        )
+    return tokenizer.ids(num_rows)
+
+
+def make_program(
+    config: Config, devices: list[jax.Device] | None = None, ids: Ids | None = None
+) -> Program:
+    """Composes objective, model, optimizer and mesh of a resolved config.
+
+    Args:
+      config: from `resolve`.
+      devices: None: all.
+      ids: from `make_ids`; None where there is no data: as many as the tokenizer is asked for.
+
+    Raises:
+      UserError: the batch does not divide over the devices, or the objective is impossible.
+    """
+    if ids is None:
+        ids = Ids(num_ids=config.tokenizer.vocab_size, num_rows=config.model.vocab_size)
     rules = rules_lib.PRESETS[config.mesh.preset]
     mesh = make_mesh(devices)
     sharding = rules_lib.batch_sharding(mesh, rules)
@@ -158,7 +183,7 @@ def make_program(config: Config, devices: list[jax.Device] | None = None) -> Pro
         unroll=config.model.num_layers if unroll else 1,
     )
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
-    objective = objectives.make(config)
+    objective = objectives.make(config, ids)
     row = flops.lengths(objective.spec(1))
     micro_rows = _micro_rows(config, row, dtype, mesh.devices.flat[0], shards)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
@@ -283,14 +308,9 @@ def open_data(config: Config, stores: Stores, objective: Objective) -> Data:
     """Windows over the stores, and the tables of the unigram baseline.
 
     Raises:
-      UserError: the tokenizer has more ids than the embedding has rows.
+      UserError: a store holds no text, or the embedding has fewer rows than there are ids.
     """
-    rows_V, tokenizer = config.model.vocab_size, stores.tokenizer
-    if tokenizer.vocab_size > rows_V:
-        raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the embedding {rows_V} rows "
-            "(config.model.vocab_size); leave model.vocab_size out or enlarge it"
-        )
+    rows_V, tokenizer = make_ids(config, stores.tokenizer).num_rows, stores.tokenizer
     train_windows = windows(stores.train, objective)
     eval_windows = windows(stores.held_out, objective)
     counts = pipeline.count_targets(train_windows, objective, config.train.seed, rows_V)

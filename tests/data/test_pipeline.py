@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 from absl import flags
 
+from lmjax import batch as batch_lib
+from lmjax.batch import Ids
 from lmjax.data import cache, pipeline
 from lmjax.data.store import Store
 from lmjax.data.windows import Windows
 from lmjax.objectives.clm import CausalLM
+from lmjax.objectives.mlm import MaskedLM
+from lmjax.objectives.span_corruption import SpanCorruption
 
 OBJECTIVE = CausalLM(seq_len=64)
+IDS = Ids(num_ids=600, num_rows=768)
+NOISY = [MaskedLM(seq_len=64, ids=IDS), SpanCorruption(seq_len=64, ids=IDS)]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +38,10 @@ def windows(tmp_path_factory):
     return Windows(store, OBJECTIVE.window_length, OBJECTIVE.window_stride)
 
 
-def batches(windows, size=16, rows=None, seed=0):
+def batches(windows, size=16, rows=None, seed=0, objective=OBJECTIVE):
     rows = np.arange(size) if rows is None else rows
-    return pipeline.TrainBatches(windows, OBJECTIVE, seed, size, rows)
+    windows = Windows(windows.store, objective.window_length, objective.window_stride)
+    return pipeline.TrainBatches(windows, objective, seed, size, rows)
 
 
 def assert_equal(a, b):
@@ -64,11 +71,43 @@ def test_an_epoch_shows_every_window_once_and_the_next_in_another_order(windows)
     assert (order[:count] != np.arange(count)).mean() > 0.9
 
 
-def test_hosts_share_the_rows_of_one_batch(windows):
-    whole = batches(windows)(5)
+@pytest.mark.parametrize("objective", [OBJECTIVE, *NOISY])
+def test_hosts_share_the_rows_of_one_batch(windows, objective):
+    whole = batches(windows, objective=objective)(5)
     for rows in (np.arange(8), np.array([1, 3, 15])):
-        part = batches(windows, rows=rows)(5)
+        part = batches(windows, rows=rows, objective=objective)(5)
         assert_equal(part, {name: field[rows] for name, field in whole.items()})
+
+
+@pytest.mark.parametrize("objective", NOISY)
+def test_noise_is_the_same_in_workers_and_new_in_each_epoch(windows, objective):
+    flags.FLAGS(["test"], known_only=True)
+    make = batches(windows, objective=objective)
+    for step, batch in enumerate(pipeline.iterate(make, 3, 6, num_workers=2), 3):
+        batch_lib.check(batch, objective.spec(16))
+        assert_equal(batch, make(step))
+    count = len(make.windows)
+    whole = batches(windows, size=count, objective=objective)  # a step is an epoch
+    first, second = (whole(step) for step in (0, 1))
+    a, b = (batch["targets"][np.argsort(batch["info/window"])] for batch in (first, second))
+    assert (a != b).any(axis=1)[:-1].all()  # the last window may hold too little
+
+
+@pytest.mark.parametrize("objective", NOISY)
+def test_unigram_counts_and_evaluation_know_no_objective(windows, objective):
+    cut = batches(windows, objective=objective).windows
+    counts = pipeline.count_targets(cut, objective, 0, IDS.num_rows)
+    rows = np.arange(len(cut))
+    chunks = pipeline.EvalBatches(
+        cut, objective, 0, len(cut), len(cut) + 3, np.arange(len(cut) + 3)
+    )
+    batch = chunks(0)
+    assert np.array_equal(batch["info/window"][: len(cut)], rows)
+    for field, counted in (("weights", counts.all), ("content_weights", counts.content)):
+        expected = np.bincount(batch["targets"].ravel(), batch[field].ravel(), IDS.num_rows)
+        assert np.array_equal(counted, expected)
+        assert batch[field][len(cut) :].sum() == 0
+    assert 0 < counts.content.sum() < counts.all.sum()
 
 
 def test_seed_and_step_decide(windows):

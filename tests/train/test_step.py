@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lmjax import config as config_lib
+from lmjax.batch import Ids
 from lmjax.noise import RowNoise
 from lmjax.train import loss, setup
 from lmjax.train.state import add_tokens, total_tokens
@@ -41,7 +42,7 @@ def make_batch(config, seed=0):
     documents = np.sort(rng.integers(0, 3, (rows, length)), axis=1)
     real = np.arange(length) < rng.integers(0, length + 1, (rows, 1))
     documents = np.where(real, documents, -1)
-    objective = setup.objectives.make(config)
+    objective = setup.objectives.make(config, Ids(num_ids=VOCAB, num_rows=VOCAB))
     index = np.arange(rows)
     return objective(np.where(real, tokens, 0), documents, RowNoise(0, index * 0, index))
 

@@ -1,0 +1,143 @@
+"""Masked language modelling: predict a few hidden tokens from all others of their document.
+
+Devlin et al. 2019 (BERT), section 3.1 and appendix A.2, with the dynamic masking of Liu et al. 2019
+(RoBERTa, section 4.1): a window is masked anew in every epoch. A row is CLS, text, SEP; the text
+may run over several documents, each ending with the separator, and nobody looks into another one.
+No next-sentence prediction (RoBERTa, section 4.2).
+
+Dimension key: B rows, W raw tokens of a window, T = W + 2 length, P predicted positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lmjax.batch import Batch, Ids, Spec
+from lmjax.config import Config
+from lmjax.errors import UserError
+from lmjax.noise import RowNoise
+from lmjax.objectives.choose import choose
+from lmjax.objectives.segments import segments
+
+NUM_SENTINELS = 0
+
+_CHOICE, _KIND, _RANDOM_TOKEN = range(3)  # noise streams
+
+
+@dataclass(frozen=True)
+class MaskedLM:
+    """Rows of `seq_len` ids; round(mask_rate x tokens) of the text's are predicted, at least one.
+
+    Of those `mask_token_share` become the mask token, `random_token_share` any id that stands for
+    text, each piece by itself, and the rest stay. Special ids are never chosen.
+
+    Raises:
+      UserError: a row has no room for text.
+    """
+
+    seq_len: int
+    ids: Ids
+    mask_rate: float = 0.15
+    mask_token_share: float = 0.8
+    random_token_share: float = 0.1
+    exact_likelihood = False
+
+    def __post_init__(self) -> None:
+        if self.seq_len < 3:
+            raise UserError(
+                f"config.data.seq_len={self.seq_len} leaves no room for text between the two "
+                "special tokens of a masked-LM row; take 3 or more"
+            )
+
+    @property
+    def window_length(self) -> int:
+        return self.seq_len - 2
+
+    @property
+    def window_stride(self) -> int:
+        return self.window_length
+
+    @property
+    def num_predicted(self) -> int:
+        """P: what a row without any special token in its text predicts."""
+        return int(self._count(np.array([self.window_length]))[0])
+
+    @cached_property
+    def _plain_ids(self) -> np.ndarray:
+        """All ids that stand for text."""
+        return np.setdiff1d(np.arange(self.ids.num_ids, dtype=np.int32), self.ids.special)
+
+    def _count(self, candidates_B: np.ndarray) -> np.ndarray:
+        count_B = np.rint(candidates_B * self.mask_rate).astype(np.int64)
+        return np.clip(count_B, np.minimum(candidates_B, 1), candidates_B)
+
+    def spec(self, num_rows: int) -> Spec:
+        whole, predicted = (num_rows, self.seq_len), (num_rows, self.num_predicted)
+        ints = dict.fromkeys(("inputs", "segment_ids", "positions"), (whole, np.int32))
+        ints |= dict.fromkeys(("predict_at", "targets"), (predicted, np.int32))
+        return ints | dict.fromkeys(("weights", "content_weights"), (predicted, np.float32))
+
+    def __call__(self, tokens_BW: np.ndarray, documents_BW: np.ndarray, noise: RowNoise) -> Batch:
+        inputs_BT, documents_BT = self._rows(tokens_BW, documents_BW)
+        candidates_BT = (documents_BT >= 0) & ~np.isin(inputs_BT, self.ids.special)
+        chosen_BP, used_BP = choose(
+            noise.uniform(_CHOICE, self.seq_len),
+            candidates_BT,
+            self._count(candidates_BT.sum(axis=1)),
+            self.num_predicted,
+        )
+        predict_at_BP = np.where(used_BP, chosen_BP, 0)
+        hidden_BP = np.take_along_axis(inputs_BT, predict_at_BP, axis=1)
+        shown_BP = np.where(used_BP, self._replaced(hidden_BP, noise), hidden_BP)
+        np.put_along_axis(inputs_BT, predict_at_BP, shown_BP, axis=1)
+        segment_ids_BT, positions_BT = segments(documents_BT)
+        return {
+            "inputs": inputs_BT,
+            "segment_ids": segment_ids_BT,
+            "positions": positions_BT,
+            "predict_at": predict_at_BP.astype(np.int32),
+            "targets": np.where(used_BP, hidden_BP, 0),
+            "weights": used_BP.astype(np.float32),
+            "content_weights": (used_BP & (shown_BP == self.ids.mask)).astype(np.float32),
+        }
+
+    def _rows(
+        self, tokens_BW: np.ndarray, documents_BW: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """CLS, text, SEP, padding; CLS belongs to the first document, SEP to the last."""
+        num_rows, width = tokens_BW.shape
+        length_B1 = (documents_BW >= 0).sum(axis=1, keepdims=True)
+        last_B1 = np.take_along_axis(documents_BW, np.maximum(length_B1 - 1, 0), axis=1)
+        inputs_BT = np.full((num_rows, width + 2), self.ids.pad, np.int32)
+        documents_BT = np.full((num_rows, width + 2), -1, np.int64)
+        inputs_BT[:, 1:-1], documents_BT[:, 1:-1] = tokens_BW, documents_BW
+        documents_BT[:, 0] = documents_BW[:, 0]
+        inputs_BT[:, 0] = np.where(length_B1[:, 0] > 0, self.ids.bos, self.ids.pad)
+        separator_B1 = np.where(length_B1 > 0, self.ids.eos, self.ids.pad)
+        np.put_along_axis(inputs_BT, length_B1 + 1, separator_B1, axis=1)
+        np.put_along_axis(documents_BT, length_B1 + 1, last_B1, axis=1)
+        return inputs_BT, documents_BT
+
+    def _replaced(self, hidden_BP: np.ndarray, noise: RowNoise) -> np.ndarray:
+        """What stands in the place of each hidden token: the mask, a random token or itself."""
+        size = hidden_BP.shape[1]
+        kind_BP = noise.uniform(_KIND, size)
+        drawn_BP = (noise.uniform(_RANDOM_TOKEN, size) * len(self._plain_ids)).astype(np.int64)
+        random_BP = kind_BP < self.mask_token_share + self.random_token_share
+        shown_BP = np.where(random_BP, self._plain_ids[drawn_BP], hidden_BP)
+        return np.where(kind_BP < self.mask_token_share, np.int32(self.ids.mask), shown_BP)
+
+
+def make(config: Config, ids: Ids) -> MaskedLM:
+    """The objective that `config` describes."""
+    objective = config.objective
+    return MaskedLM(
+        seq_len=config.data.seq_len,
+        ids=ids,
+        mask_rate=objective.mask_rate,
+        mask_token_share=objective.mask_token_share,
+        random_token_share=objective.random_token_share,
+    )

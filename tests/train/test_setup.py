@@ -1,0 +1,64 @@
+from types import SimpleNamespace
+
+import pytest
+
+from lmjax import config as config_lib
+from lmjax import objectives
+from lmjax.batch import Ids
+from lmjax.errors import UserError
+from lmjax.train import setup
+
+
+def make_config(**overrides):
+    return config_lib.replace(config_lib.Config(), overrides)
+
+
+def tokenizer(size):
+    return SimpleNamespace(
+        vocab_size=size, ids=lambda num_rows: Ids(num_ids=size, num_rows=num_rows)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("clm", 32_000), ("mlm", 32_000), ("span_corruption", 32_128)]
+)
+def test_the_embedding_has_room_for_tokenizer_and_sentinels(name, rows):
+    config = setup.resolve(make_config(**{"objective.name": name}))
+    assert config.model.vocab_size == rows
+    assert setup.resolve(config) == config
+    assert setup.make_ids(config, tokenizer(32_000)) == Ids(num_ids=32_000, num_rows=rows)
+    small = setup.resolve(make_config(**{"objective.name": name}), tokenizer_size=600)
+    assert small.model.vocab_size == 640 + rows - 32_000
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("mlm", 385, r"385 ids, the embedding 384 rows"),
+        ("span_corruption", 257, r"257 ids and the objective needs 128 sentinels, .* 384 rows"),
+    ],
+)
+def test_too_few_rows_for_the_ids(name, size, message):
+    config = make_config(**{"objective.name": name, "model.vocab_size": 384})
+    setup.make_ids(config, tokenizer(size - 1))
+    with pytest.raises(UserError, match=message):
+        setup.make_ids(config, tokenizer(size))
+
+
+@pytest.mark.parametrize("name", list(objectives.OBJECTIVES))
+def test_an_objective_is_made_from_the_config(name):
+    config = make_config(
+        **{
+            "objective.name": name,
+            "objective.mask_rate": 0.25,
+            "objective.mean_span_length": 5.0,
+            "objective.mask_token_share": 0.7,
+            "objective.random_token_share": 0.2,
+            "data.seq_len": 100,
+        }
+    )
+    objective = objectives.make(config, Ids(num_ids=90, num_rows=256))
+    assert objective.seq_len == 100
+    for field in ("mask_rate", "mean_span_length", "mask_token_share", "random_token_share"):
+        if hasattr(objective, field):
+            assert getattr(objective, field) == getattr(config.objective, field)
