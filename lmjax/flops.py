@@ -141,77 +141,85 @@ def flops_per_token(model: ModelConfig, row: Lengths) -> Flops:
 def memory(
     config: Config, row: Lengths, rows: int, *, dtype_bytes: int, accumulates: bool
 ) -> dict[str, int]:
-    """Estimated bytes of a training step on one device that holds the whole model.
+    """Estimated bytes at the peak of a training step on a device that holds the whole model.
+
+    Term by term what the layers keep for their way back; the tests hold it against XLA's figures.
 
     Args:
-      config: resolved.
+      config: with `model.vocab_size` set.
       row: lengths of a row.
       rows: of a micro-batch on this device.
       dtype_bytes: of the compute type.
       accumulates: whether there are several micro-batches to a step.
+
+    Returns:
+      parameters, optimizer, gradients, activations (what the blocks keep) and work (the larger of
+      the logits with their gradient and one block's way back).
     """
-    model = config.model
-    number = sum(num_params(model).values())
-    moments = 8 * number if config.optimizer.name == "adamw" else _factored_moments(model)
-    # Besides the sum over micro-batches there is the gradient of the present one.
-    gradients = 4 * number * (2 if accumulates else 1)
-    # In bfloat16 the matrices are also held once in the compute type.
-    copies = number * dtype_bytes if dtype_bytes < 4 else 0
+    model, policy = config.model, config.train.remat
+    parts = num_params(model)
+    number = sum(parts.values())
+    blocks = [(model.num_layers, _block_bytes(model, row.target, row.source, dtype_bytes))]
+    if row.source:
+        blocks.append((model.encoder_layers, _block_bytes(model, row.source, 0, dtype_bytes)))
+    kept = sum(layers * block[policy] for layers, block in blocks)
+    kept += 3 * dtype_bytes * model.hidden_size * row.tokens
+    transient = max(block["transient"] for _, block in blocks)
+    if policy != "none":  # what was not kept comes back, one block at a time
+        transient += max(block["none"] for _, block in blocks)
+    logits = 2 * _FLOAT32 * model.vocab_size * row.predicted
+    # In a smaller type the matrices are cast once and the copies kept for the way back.
+    cast = dtype_bytes * number if dtype_bytes < _FLOAT32 else 0
     return {
-        "parameters": 4 * number,
-        "optimizer": moments,
-        "gradients": gradients + copies,
-        "activations": rows * _activations(config, row, dtype_bytes),
-        "logits": rows * _LOGITS_COPIES * 4 * row.predicted * model.vocab_size,
+        "parameters": _FLOAT32 * number,
+        "optimizer": _optimizer_bytes(config, number),
+        # Besides the sum over micro-batches there is the gradient of the present one.
+        "gradients": _FLOAT32 * number * (2 if accumulates else 1),
+        "activations": int(rows * kept) + cast,
+        "work": int(rows * max(logits, transient)),
     }
 
 
-# Arrays of the logits' size that live at once: the logits, their softmax, their gradient.
-_LOGITS_COPIES = 3
+_FLOAT32 = 4
 
 
-def _factored_moments(model: ModelConfig) -> int:
-    """Rows and columns of the second moment: about the sides of every matrix."""
-    sides = 2 * model.hidden_size + model.num_heads * model.head_width + model.mlp_width
+def _optimizer_bytes(config: Config, number: int) -> int:
+    if config.optimizer.name == "adamw":
+        return 2 * _FLOAT32 * number
+    # Adafactor keeps the rows and columns of every matrix, about its sides.
+    model = config.model
+    sides = 6 * model.hidden_size + 3 * model.num_heads * model.head_width + 3 * model.mlp_width
     layers = model.num_layers + model.encoder_layers
-    return 4 * (model.vocab_size + 4 * layers * sides)
+    return _FLOAT32 * (model.vocab_size + model.hidden_size + layers * sides)
 
 
-def _activations(config: Config, row: Lengths, dtype_bytes: int) -> int:
-    """Bytes that the forward pass of one row keeps for the backward pass."""
-    model = config.model
-    two = model.architecture == "encoder_decoder"
-    target = _block_activations(config, row.target, row.target, dtype_bytes)
-    if two:
-        target += _attention_activations(config, row.target, row.source, dtype_bytes)
-    source = _block_activations(config, row.source, row.source, dtype_bytes) if two else 0
-    whole = model.num_layers * target + model.encoder_layers * source
-    if config.train.remat == "none":
-        return whole
-    # What is kept between blocks, and one block at a time in full.
-    kept = model.num_layers * row.target + model.encoder_layers * row.source
-    per_token = model.hidden_size
-    if config.train.remat == "dots":
-        width = (model.num_heads + 2 * model.kv_heads) * model.head_width
-        per_token += width + model.hidden_size + model.mlp_width * (1 + model.mlp_gated)
-    return kept * per_token * dtype_bytes + max(target, source)
+def _block_bytes(model: ModelConfig, length: int, memory: int, b: int) -> dict[str, float]:
+    """Bytes of one row in one block: what each remat policy keeps, and what the way back needs.
 
-
-def _attention_activations(config: Config, queries: int, keys: int, dtype_bytes: int) -> int:
-    model = config.model
-    width = model.num_heads * model.head_width
-    # Normed input, queries, mixed values; keys and values; probabilities (and, in float32 before
-    # they are rounded, their scores for the layer at work, which is little beside all layers).
-    vectors = queries * (2 * model.hidden_size + 2 * width)
-    vectors += keys * 2 * model.kv_heads * model.head_width
-    return dtype_bytes * (vectors + model.num_heads * queries * keys)
-
-
-def _block_activations(config: Config, queries: int, keys: int, dtype_bytes: int) -> int:
-    model = config.model
-    # Normed input; what the activation takes, gives, and its derivative.
-    mlp = queries * (2 * model.hidden_size + (3 + model.mlp_gated) * model.mlp_width)
-    return _attention_activations(config, queries, keys, dtype_bytes) + dtype_bytes * mlp
+    Args:
+      model: shape of the block.
+      length: positions of the row.
+      memory: positions that cross-attention looks at; 0: there is none.
+      b: bytes of a number in the compute type.
+    """
+    D, M, H = model.hidden_size, model.mlp_width, model.num_heads
+    up = 2 if model.mlp_gated else 1
+    pairs = H * length * (length + memory)
+    attentions = 2 if memory else 1
+    queries = attentions * length * H * model.head_width
+    keys = 2 * (length + memory) * model.kv_heads * model.head_width
+    # Norms (normalised and scaled), q, k, v, probabilities, mixed values; the MLP's inputs to its
+    # products and its activation's slope.
+    norms = (attentions + 1) * 2 * D * length
+    everything = b * (norms + 2 * queries + keys + pairs + 2 * up * M * length)
+    if model.dropout:  # masks of a byte, and the probabilities after dropout
+        everything += 2 * D * length + pairs * (1 + b)
+    post = D * length * (model.norm_placement == "post")
+    dots = b * (queries + keys + (attentions + 1) * D * length + up * M * length + post)
+    # Gradients under way: of scores and probabilities in float32, or of the MLP's inner arrays.
+    largest = H * length * max(length, memory)
+    transient = max(2 * _FLOAT32 * largest, 2 * b * M * up * length) + 2 * b * D * length
+    return {"none": everything, "dots": dots, "full": b * D * length, "transient": transient}
 
 
 def largest_micro_batch(

@@ -14,6 +14,7 @@ R = H / G query heads per key/value head, K head width.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -122,7 +123,7 @@ def attend(
     queries: Tokens,
     keys: Tokens,
     bias_1HTS: jax.Array | None,
-    dropout: nn.Dropout,
+    dropout: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
     """Mixes values by attention; the one place where a kernel is chosen.
 

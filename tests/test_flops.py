@@ -1,0 +1,132 @@
+"""FLOPs by hand, memory against XLA's own figures; parameters are counted in tests/nn."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from lmjax import families, flops
+from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
+from lmjax.nn.model import Model
+
+
+def test_flops_of_gpt2_small():
+    model = ModelConfig(**families.gpt2.PRESETS["small"], vocab_size=50304)
+    row = flops.Lengths(target=1024, source=0, predicted=1024)
+    attention = 12 * 12 * 768 * 1024
+    per_token = flops.flops_per_token(model, row)
+    assert per_token.full == 6 * (12 * 12 * 768**2 + 768 * 50304) + attention
+    assert per_token.full - per_token.causal == attention / 2
+    assert flops.flops_per_row(model, row).full == per_token.full * 1024
+
+
+def test_flops_of_bert_base_count_the_head_where_something_is_predicted():
+    model = ModelConfig(**families.bert.PRESETS["base"], vocab_size=30592)
+    row = flops.Lengths(target=512, source=0, predicted=77)
+    per_row = flops.flops_per_row(model, row)
+    blocks = 6 * 12 * 12 * 768**2 * 512 + 12 * 12 * 768 * 512**2
+    assert per_row.full == blocks + 6 * 77 * (768 * 30592 + 768**2)
+    assert per_row.causal == per_row.full
+
+
+def test_flops_of_t5_base_count_each_side_by_its_own_length():
+    model = ModelConfig(**families.t5.PRESETS["base"], vocab_size=32128)
+    row = flops.Lengths(target=114, source=512, predicted=114)
+    d, a, m, s, t, layers = 768, 768, 3072, 512, 114, 12
+    attention, mlp = 4 * d * a, 2 * d * m
+    expected = 6 * layers * (attention + mlp) * s + 12 * layers * a * s * s
+    expected += 6 * layers * (attention + 2 * d * a + mlp) * t + 6 * layers * 2 * d * a * s
+    expected += 12 * layers * a * t * t + 12 * layers * a * t * s + 6 * d * 32128 * t
+    assert flops.flops_per_row(model, row).full == expected
+    assert flops.flops_per_token(model, row).full == expected / 626
+
+
+@pytest.mark.parametrize(
+    ("kind", "tera"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA H200", 989),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("TPU v5 lite", 197),
+        ("TPU v5p", 459),
+        ("TPU v5", 459),
+        ("TPU v6 lite", 918),
+    ],
+)
+def test_peaks(kind, tera):
+    assert flops.peak_flops(kind) == tera * 1e12
+    assert flops.peak_flops("cpu") is None
+
+
+def _batch(rows, row):
+    ids = lambda length: jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    batch = dict.fromkeys(("inputs", "segment_ids", "positions"), ids(row.target))
+    if row.source:
+        batch |= dict.fromkeys(("enc_inputs", "enc_segment_ids", "enc_positions"), ids(row.source))
+    return batch
+
+
+def _by_xla(config, row, rows):
+    """Bytes of a compiled value_and_grad: arguments, results and temporaries."""
+    model = Model(config.model, config.model.vocab_size, remat=config.train.remat)
+    batch = _batch(rows, row)
+    variables = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0), batch))
+
+    def loss(variables, batch):
+        logits = model.apply(variables, batch)
+        target = jnp.take_along_axis(logits, batch["inputs"][..., None], -1)[..., 0]
+        return (jax.nn.logsumexp(logits, -1) - target).mean()
+
+    stats = jax.jit(jax.value_and_grad(loss)).lower(variables, batch).compile().memory_analysis()
+    return stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+
+
+T5 = {k: v for k, v in families.t5.BASE.items() if k != "head_dim"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "row", "remat"),
+    [
+        ({"hidden_size": 128, "vocab_size": 2048}, (256, 0), "none"),
+        ({"hidden_size": 128, "vocab_size": 2048}, (256, 0), "dots"),
+        ({"hidden_size": 128, "vocab_size": 2048}, (256, 0), "full"),
+        ({"hidden_size": 64, "num_layers": 8, "vocab_size": 512}, (512, 0), "none"),
+        ({"hidden_size": 128, "num_layers": 2, "vocab_size": 16384}, (128, 0), "none"),
+        (families.bert.BASE | {"hidden_size": 128, "vocab_size": 1024}, (256, 0), "none"),
+        (T5 | {"hidden_size": 128, "vocab_size": 1024}, (64, 256), "none"),
+        (T5 | {"hidden_size": 128, "vocab_size": 1024}, (64, 256), "full"),
+    ],
+)
+def test_memory_is_near_xlas(fields, row, remat):
+    config = Config(
+        model=ModelConfig(**fields),
+        data=DataConfig(seq_len=256),
+        train=TrainConfig(remat=remat, global_batch_size=8),
+    )
+    row = flops.Lengths(row[0], row[1], row[0])
+    parts = flops.memory(config, row, 8, dtype_bytes=4, accumulates=False)
+    estimate = sum(parts.values()) - parts["optimizer"]
+    assert 0.7 < estimate / _by_xla(config, row, 8) < 1.3
+
+
+def _small(**train):
+    model = ModelConfig(**families.gpt2.PRESETS["small"], vocab_size=50304)
+    return Config(model=model, train=TrainConfig(**train)), flops.Lengths(1024, 0, 1024)
+
+
+def test_largest_micro_batch():
+    config, row = _small(global_batch_size=48)
+    budget = 40 * 2**30
+    best = flops.largest_micro_batch(config, row, budget, 1, dtype_bytes=2)
+    assert 1 < best < 48
+    assert 48 % best == 0
+
+    def fits(rows):
+        parts = flops.memory(config, row, rows, dtype_bytes=2, accumulates=rows < 48)
+        return sum(parts.values()) <= budget
+
+    assert fits(best)
+    assert not any(fits(rows) for rows in range(best + 1, 49) if 48 % rows == 0)
+    assert flops.largest_micro_batch(config, row, 10**15, 8, dtype_bytes=4) == 48
+    assert flops.largest_micro_batch(config, row, 0, 8, dtype_bytes=4) == 8
+    assert flops.largest_micro_batch(config, row, budget, 8, dtype_bytes=2) % 8 == 0
