@@ -260,7 +260,7 @@ class TrainConfig(Section):
         "none", "what the backward pass recomputes: nothing, all but matmuls, whole blocks"
     )
     unroll_layers: bool | Literal["auto"] = free(
-        "auto", "unroll the scan over layers; 'auto': up to 24 layers, not on TPU nor with remat"
+        "auto", "unroll the scan over layers; 'auto': on a GPU, up to 24 layers, without remat"
     )
 
 

@@ -45,8 +45,8 @@ def _backward(center, epsilon, dtype, kept, dy):
     slope = inverse_std * (g * normal).mean(-1, keepdims=True)
     if center:
         g = g - g.mean(-1, keepdims=True)
-    # Ends in a difference, not a product: XLA may fuse this into what reads it, and a product would
-    # then be contracted with a sum there, with other bits in a scan than unrolled.
+    # Ends in a difference, not a product: with this form, scanned and unrolled layers were seen to
+    # agree in every bit on a CPU.
     dx = g * inverse_std - normal * slope
     return dx.astype(x_dtype), {name: dweights[name] for name in weights}
 

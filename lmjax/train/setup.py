@@ -171,10 +171,13 @@ def make_program(
     dtype, reason = device_lib.compute_dtype(config.train.dtype, mesh.devices.flat[0])
     unroll = config.train.unroll_layers
     if unroll == "auto":
-        small = config.model.num_layers <= _UNROLL_UP_TO
-        # Unrolled, XLA on a CPU merges what is recomputed with the original and saves nothing.
-        unroll = small and config.train.remat == "none"
-        unroll &= mesh.devices.flat[0].platform != "tpu"
+        # Scanned layers cost a GPU about 15 %, a CPU nothing but compile time; and unrolled, XLA
+        # merges what remat recomputes with the original.
+        unroll = (
+            mesh.devices.flat[0].platform == "gpu"
+            and config.train.remat == "none"
+            and config.model.num_layers <= _UNROLL_UP_TO
+        )
     model = Model(
         config.model,
         config.model.vocab_size,

@@ -179,21 +179,27 @@ def test_token_count_passes_32_bits():
 
 
 def test_dropout_follows_seed_and_step_and_is_off_in_evaluation():
-    config = make_config(**{"model.dropout": 0.5})
-    batches = [make_batch(config)] * 2
-    losses, *_ = run(config, batches)
-    assert run(config, batches)[0] == losses
-    other = config_lib.replace(config, {"train.seed": 1})
-    assert run(other, batches)[0] != losses
-    program = setup.make_program(config, jax.devices()[:1])
-    with program.context():
-        steps = setup.make_steps(program, make_tables())
-        params = program.init().params
-        twice = [
-            float(steps.eval_step(params, program.place(batches[0]), loss.zeros())["nats"])
-            for _ in range(2)
-        ]
-    assert twice[0] == twice[1]
+    config = make_config(**{"model.dropout": 0.5, "model.num_layers": 1})
+    batch = make_batch(config)
+
+    def gradient_norms(seed):
+        seeded = config_lib.replace(config, {"train.seed": seed, "optimizer.learning_rate": 1e-30})
+        program = setup.make_program(seeded, jax.devices()[:1])
+        with program.context():
+            steps, state, norms = setup.make_steps(program, make_tables()), program.init(), []
+            for _ in range(2):
+                state, metrics = steps(state, batch, fresh=True)
+                norms.append(float(metrics["grad_norm"]))
+            placed = program.place(batch)
+            nats = [
+                float(steps.eval_step(state.params, placed, loss.zeros())["nats"]) for _ in range(2)
+            ]
+        assert nats[0] == nats[1]
+        return norms
+
+    first = gradient_norms(0)
+    assert first[0] != first[1]
+    assert gradient_norms(0) == first
 
 
 @pytest.mark.parametrize(
