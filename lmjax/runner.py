@@ -258,10 +258,13 @@ def _loop(
     stop = config.train.num_steps
 
     def step_fn(step: int, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        def on_micro(done: int, sums: dict) -> None:
+            if interrupted():  # a long step is not worth its grace time; it runs again whole
+                raise loop.InterruptedStepError
+            reporter.micro(step, done, num_micro, sums)
+
         fresh = loop.due(step - 1, config.log.every, 0)  # the window of a row starts behind one
-        return run.steps(
-            state, batch, fresh, lambda done, sums: reporter.micro(step, done, num_micro, sums)
-        )
+        return run.steps(state, batch, fresh, on_micro)
 
     def evaluation(step: int, state: TrainState, _: dict) -> None:
         reporter.flush()
@@ -303,14 +306,14 @@ def _peak_flops(program: setup.Program) -> float | None:
 
 @contextlib.contextmanager
 def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """SIGTERM (a preemption) or Ctrl-C ends the run after its step; a second one at once."""
+    """SIGTERM (a preemption) or Ctrl-C ends the run at its next pause; a second one at once."""
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        logger.warning(f"{signal.Signals(number).name}: saving after this step")
+        logger.warning(f"{signal.Signals(number).name}: stopping and saving")
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -20,7 +20,7 @@ from lmjax.train.setup import Data, Program
 from lmjax.train.workdir import Workdir
 
 # What a training step reaches of a plain matrix product's rate, or of the chip's datasheet peak.
-_SHARE_OF_MATMUL = 0.6
+_SHARE_OF_MATMUL = 0.4
 _SHARE_OF_PEAK = 0.4
 
 

@@ -14,6 +14,10 @@ from typing import Any
 from lmjax.train.state import TrainState
 
 
+class InterruptedStepError(Exception):
+    """Raised by a train step that gives up before it has touched the state."""
+
+
 def due(step: int, every: int, last: int) -> bool:
     """Whether something that happens every so many steps, and at the last, happens now."""
     return step % every == 0 or step == last
@@ -37,7 +41,7 @@ def run(
     stop: int,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> tuple[TrainState, int]:
-    """Runs steps start + 1 ... stop, or until `interrupted` says so.
+    """Runs steps start + 1 ... stop, or until `interrupted` says so or a step gives up.
 
     Returns:
       The state and the number of the last step done.
@@ -45,8 +49,11 @@ def run(
     step = start
     while step < stop and not interrupted():
         batch = next(batches)
+        try:
+            state, metrics = train_step(step + 1, state, batch)
+        except InterruptedStepError:
+            break
         step += 1
-        state, metrics = train_step(step, state, batch)
         for callback in callbacks:
             if due(step, callback.every, stop):
                 callback.fn(step, state, metrics)

@@ -40,3 +40,15 @@ def test_an_interruption_ends_the_run_after_its_step():
     _, last, events = run(50, interrupted=lambda events: len(events) >= 4)
     assert last < 50
     assert events[-1][1] == last
+
+
+def test_a_step_that_gives_up_leaves_the_state_of_the_one_before():
+    def step(number, state, batch):
+        if number == 4:
+            raise loop.InterruptedStepError
+        return state + batch, {}
+
+    seen = []
+    callbacks = [loop.Every(1, lambda number, state, metrics: seen.append(number))]
+    assert loop.run(0, iter(range(9)), step, callbacks, start=0, stop=9) == (0 + 1 + 2, 3)
+    assert seen == [1, 2, 3]
