@@ -104,7 +104,7 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
         lines += [
             f"held-out loss  {row['loss']:.4f}, content loss {row['content_loss']:.4f}{bits}",
             f"unigram        {row['content_unigram_loss']:.4f}, what word frequencies alone give: "
-            + (f"{gain:.2f} nats won by context" if gain > 0 else "not beaten yet, train longer"),
+            + (f"beaten by {gain:.2f} nats" if gain > 0 else "not beaten yet, train longer"),
         ]
     steps = program.config.train.num_steps
     return [
