@@ -104,8 +104,9 @@ def test_a_run_leaves_what_was_promised(finished):
     assert stored["schedule"]["decay_steps"] == 24
 
 
-def test_a_preempted_run_goes_on_bit_for_bit(config_file, finished, tmp_path):
-    workdir = tmp_path / "run"
+def test_a_preempted_run_goes_on_bit_for_bit(config_file, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workdir = Path("runs/relative")
     request = runner.Request(config_file, str(workdir))
 
     def preempt():
@@ -161,6 +162,8 @@ def test_a_dry_run_touches_nothing(config_file, tmp_path, capsys):
         ({"data.text_key": "body"}, ["'body'", "text"]),
         ({"family": "gpt3"}, ["gpt3", "gpt2"]),
         ({"model.preset": "smal"}, ["smal", "small"]),
+        ({"objective.name": "mlm"}, ["'mlm'", "'encoder'", "'decoder'", "clm"]),
+        ({"family": "t5"}, ["'clm'", "'encoder_decoder'", "span_corruption"]),
     ],
 )
 def test_mistakes_are_one_line(config_file, tmp_path, overrides, parts):

@@ -1,13 +1,14 @@
 """Objectives: windows of tokens and noise in, a batch out (`lmjax.batch.Objective`).
 
-An objective is a module with `make(config, ids)` and `NUM_SENTINELS`, the ids that it needs at the
-top of the embedding beside those of the tokenizer.
+An objective is a module with `make(config, ids)`, `NUM_SENTINELS`, the ids that it needs at the top
+of the embedding beside those of the tokenizer, and `ARCHITECTURE`, the kind of model it trains.
 """
 
 from __future__ import annotations
 
 from lmjax.batch import Ids, Objective
 from lmjax.config import Config
+from lmjax.errors import UserError
 from lmjax.objectives import clm, mlm, span_corruption
 
 OBJECTIVES = {"clm": clm, "mlm": mlm, "span_corruption": span_corruption}
@@ -17,9 +18,17 @@ def make(config: Config, ids: Ids) -> Objective:
     """The objective that a config names.
 
     Raises:
-      UserError: its numbers are impossible together.
+      UserError: its numbers are impossible together, or it trains another kind of model.
     """
-    return OBJECTIVES[config.objective.name].make(config, ids)
+    module, architecture = OBJECTIVES[config.objective.name], config.model.architecture
+    if architecture != module.ARCHITECTURE:
+        fitting = [name for name, m in OBJECTIVES.items() if architecture == m.ARCHITECTURE]
+        raise UserError(
+            f"config.objective.name={config.objective.name!r} trains models of architecture "
+            f"{module.ARCHITECTURE!r}, family {config.family!r} is {architecture!r}; "
+            f"set objective.name to {' or '.join(fitting)}"
+        )
+    return module.make(config, ids)
 
 
 def num_sentinels(config: Config) -> int:

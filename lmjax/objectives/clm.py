@@ -18,6 +18,7 @@ from lmjax.noise import RowNoise
 from lmjax.objectives.segments import segments
 
 NUM_SENTINELS = 0
+ARCHITECTURE = "decoder"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from lmjax.objectives.choose import choose
 from lmjax.objectives.segments import segments
 
 NUM_SENTINELS = 0
+ARCHITECTURE = "encoder"
 
 _CHOICE, _KIND, _RANDOM_TOKEN = range(3)  # noise streams
 

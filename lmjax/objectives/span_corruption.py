@@ -28,6 +28,7 @@ from lmjax.noise import RowNoise
 from lmjax.objectives.choose import partition
 
 NUM_SENTINELS = 128
+ARCHITECTURE = "encoder_decoder"
 
 _HIDDEN_SPANS, _PLAIN_SPANS = range(2)  # noise streams
 

@@ -38,7 +38,7 @@ class Checkpoints:
     """The checkpoints of one run."""
 
     def __init__(self, directory: epath.PathLike, *, keep: int, keep_period: int | None = None):
-        self._directory = epath.Path(directory)
+        self._directory = epath.Path(directory).resolve()  # Orbax takes no relative path
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(

@@ -1,0 +1,90 @@
+import logging
+
+import jax.numpy as jnp
+import pytest
+
+from lmjax.errors import UserError
+from lmjax.train import loss, metrics
+from lmjax.train.console import Console
+from lmjax.train.reporter import Reporter
+
+
+@pytest.fixture
+def reporter(tmp_path):
+    writer = metrics.MetricsWriter(tmp_path / "m.jsonl", tmp_path / "tensorboard", purge_step=1)
+    console = Console()
+    yield Reporter(
+        writer,
+        console,
+        num_steps=1000,
+        start=0,
+        start_tokens=jnp.zeros(2, jnp.uint32),
+        exact_likelihood=False,
+        flops_per_token=1e6,
+        peak_flops=1e12,
+    )
+    writer.close()
+    console.close()
+
+
+def step_metrics(nats, unigram=6.0, step=1):
+    window = loss.zeros() | {
+        name: jnp.float32(value)
+        for name, value in {
+            "nats": nats,
+            "weight": 1.0,
+            "content_nats": nats,
+            "content_weight": 1.0,
+            "unigram_nats": unigram,
+            "content_unigram_nats": unigram,
+        }.items()
+    }
+    return {
+        "loss": jnp.float32(nats),
+        "window": window,
+        "grad_norm": jnp.float32(1),
+        "learning_rate": jnp.float32(1e-3),
+        "tokens": jnp.array([0, 100 * step], jnp.uint32),
+    }
+
+
+def report(reporter, losses):
+    for step, nats in enumerate(losses, 1):
+        reporter.tick(step, None, step_metrics(nats, step=step))
+        reporter.record(step, None, step_metrics(nats, step=step))
+    reporter.sync()
+
+
+def warnings_of(reporter, losses):
+    heard = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record)
+    logging.getLogger("lmjax").addHandler(handler)
+    report(reporter, losses)
+    logging.getLogger("lmjax").removeHandler(handler)
+    return [r.getMessage() for r in heard if r.levelno == logging.WARNING]
+
+
+def test_a_run_on_the_unigram_plateau_is_told(reporter):
+    (message,) = warnings_of(reporter, [8.0, 7.0, *[6.02] * 12])
+    assert "unigram baseline" in message
+
+
+def test_a_run_that_learns_is_left_alone(reporter):
+    assert warnings_of(reporter, [8.0 - 0.2 * i for i in range(30)]) == []
+
+
+def test_rows_carry_rates_and_one_row_per_step(reporter, tmp_path):
+    report(reporter, [5.0, 4.0, 3.0])
+    rows = list(metrics.read(tmp_path / "m.jsonl"))
+    assert [(r["step"], r["loss"], r["tokens"]) for r in rows] == [
+        (1, 5.0, 100),
+        (2, 4.0, 200),
+        (3, 3.0, 300),
+    ]
+    assert rows[2]["mfu"] == pytest.approx(rows[2]["tokens_per_second"] * 1e-6)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(reporter):
+    with pytest.raises(UserError, match="the loss is nan at step 2"):
+        report(reporter, [5.0, float("nan"), 3.0])
