@@ -21,6 +21,7 @@ def inspect(tmp_path_factory):
             config_lib.Config(),
             {
                 "objective.name": name,
+                "model.architecture": objectives.OBJECTIVES[name].ARCHITECTURE,
                 "tokenizer.vocab_size": 600,
                 "data.cache_dir": cache_dir,
                 "data.eval_fraction": 0.05,

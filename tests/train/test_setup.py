@@ -50,6 +50,7 @@ def test_an_objective_is_made_from_the_config(name):
     config = make_config(
         **{
             "objective.name": name,
+            "model.architecture": objectives.OBJECTIVES[name].ARCHITECTURE,
             "objective.mask_rate": 0.25,
             "objective.mean_span_length": 5.0,
             "objective.mask_token_share": 0.7,
