@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,12 +43,28 @@ def cut(path: epath.PathLike, step: int) -> int:
     return len(lines) - len(kept)
 
 
+def _summary_writer() -> type:
+    """tensorboardX's writer, imported as where PyTorch is not installed.
+
+    It imports PyTorch wherever it finds it, for features that are not used here; that costs seconds
+    and hundreds of megabytes. The import is slow enough to be left to the process that writes.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # makes `import torch` an ImportError, which it handles
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
+
+
 class MetricsWriter:
     """Appends rows, each on disk when `write` returns."""
 
     def __init__(self, path: epath.PathLike, tensorboard: epath.PathLike, *, purge_step: int):
-        from tensorboardX import SummaryWriter  # slow to import, and only training needs it
-
+        SummaryWriter = _summary_writer()
         self._file = open(os.fspath(path), "a", encoding="utf-8")  # noqa: SIM115
         self._events = SummaryWriter(os.fspath(tensorboard), purge_step=purge_step)
 
