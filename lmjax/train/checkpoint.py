@@ -75,10 +75,6 @@ class Checkpoints:
             ),
         )
 
-    def check(self) -> None:
-        """Raises what went wrong in a save that was thought under way."""
-        self._manager.check_for_errors()
-
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
