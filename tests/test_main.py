@@ -25,8 +25,9 @@ from ml_collections import ConfigDict
 
 def get_config():
     return ConfigDict(dict(
-        family="gpt2",
-        model=dict(hidden_size=32, num_layers=2, num_heads=2),
+        family={family!r},
+        model=dict(hidden_size=32, num_layers=2, num_heads=2, head_dim=16, mlp_size=128),
+        objective=dict(name={objective!r}),
         tokenizer=dict(vocab_size=600),
         data=dict(path={path!r}, cache_dir={cache!r}, seq_len=32, eval_fraction=0.1),
         optimizer=dict(learning_rate=1e-2),
@@ -39,14 +40,25 @@ def get_config():
 """
 
 
+OBJECTIVES = {"gpt2": "clm", "bert": "mlm", "t5": "span_corruption"}
+
+
 @pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
+def config_files(tmp_path_factory):
+    """A config of each variant on the same text."""
     folder = tmp_path_factory.mktemp("main")
-    lines = CORPUS.read_text().splitlines(keepends=True)[:60]
-    (folder / "text.jsonl").write_text("".join(lines))
-    file = folder / "tiny.py"
-    file.write_text(CONFIG.format(path=str(folder / "text.jsonl"), cache=str(folder / "cache")))
-    return str(file)
+    text, cache = folder / "text.jsonl", folder / "cache"
+    text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:60]))
+    files = {family: folder / f"{family}.py" for family in OBJECTIVES}
+    for family, file in files.items():
+        fields = {"family": family, "objective": OBJECTIVES[family]}
+        file.write_text(CONFIG.format(path=str(text), cache=str(cache), **fields))
+    return {family: str(file) for family, file in files.items()}
+
+
+@pytest.fixture(scope="module")
+def config_file(config_files):
+    return config_files["gpt2"]
 
 
 @pytest.fixture(scope="module")
@@ -252,11 +264,12 @@ def test_a_training_process_loads_no_other_framework(config_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_three_times_and_still_bit_for_bit(config_file, tmp_path):
+@pytest.mark.parametrize(("family", "kills"), [("gpt2", [5, 10, 15]), ("bert", [10]), ("t5", [10])])
+def test_killed_and_still_bit_for_bit(family, kills, config_files, tmp_path):
     def run(workdir, kill_after=None):
         """Runs the command; kills it once a row beyond checkpoint `kill_after` is logged."""
         process = command(
-            f"--config={config_file}",
+            f"--config={config_files[family]}",
             f"--workdir={workdir}",
             JAX_COMPILATION_CACHE_DIR=str(tmp_path / "jit"),
         )
@@ -278,9 +291,9 @@ def test_killed_three_times_and_still_bit_for_bit(config_file, tmp_path):
         assert not (workdir / "checkpoints" / "24").exists()
 
     run(tmp_path / "whole")
-    for kill_after in (5, 10, 15):
+    for kill_after in kills:
         run(tmp_path / "killed", kill_after)
     run(tmp_path / "killed")
     log = (tmp_path / "killed" / "lmjax.log").read_text()
-    assert log.count("going on from step") == 3
+    assert log.count("going on from step") == len(kills)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")

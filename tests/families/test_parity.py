@@ -1,4 +1,5 @@
-"""Logits of the same weights in transformers' PyTorch models; needs the extra [parity]."""
+"""Same weights, same logits; same initial distribution, same first loss: against transformers'
+PyTorch models. Needs the extra [parity]."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmjax.config import ModelConfig
-from lmjax.families import gpt2
+from lmjax.families import bert, gpt2, t5
 from lmjax.nn.model import Model
 
 pytestmark = [
@@ -93,3 +94,75 @@ def test_gpt2_logits():
     logits = np.asarray(jax.jit(model.apply)({"params": tree}, batch))
     assert np.abs(expected).max() > 1
     assert np.abs(logits - expected)[real > 0].max() <= 1e-4
+
+
+def _first_logits(theirs, fields, vocab, two_stacks):
+    """(theirs, ours) of freshly initialised models on the same random rows, [8, 64, V] each."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, vocab, (8, 64)).astype(np.int32)
+    ones, positions = np.ones_like(inputs), np.tile(np.arange(64, dtype=np.int32), (8, 1))
+    batch = {"inputs": inputs, "segment_ids": ones, "positions": positions}
+    given = {"input_ids": torch.tensor(inputs).long()}
+    if two_stacks:
+        given["decoder_input_ids"] = given["input_ids"]
+        batch |= {"enc_inputs": inputs, "enc_segment_ids": ones, "enc_positions": positions}
+    with torch.no_grad():
+        expected = theirs(**given).logits.numpy()
+    model = Model(ModelConfig(**fields), vocab)
+    got = jax.jit(lambda key: model.apply(model.init(key, batch), batch))(jax.random.key(0))
+    return expected, np.asarray(got)
+
+
+@pytest.mark.parametrize(
+    ("family", "std"),
+    [("bert", 0.02), ("bert", 0.1), ("gpt2", 0.02), ("gpt2", 0.1), ("t5", None)],
+)
+def test_the_first_loss(family, std):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    vocab, size = 4096, {"hidden_size": 128, "num_layers": 4, "num_heads": 4}
+    torch.manual_seed(0)
+    if family == "bert":
+        theirs = transformers.BertForMaskedLM(
+            transformers.BertConfig(
+                vocab_size=vocab,
+                hidden_size=128,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                intermediate_size=512,
+                initializer_range=std,
+            )
+        )
+        # Devlin et al. truncate at two standard deviations, transformers does not.
+        fields = bert.BASE | {"init": "normal", "init_std": std}
+    elif family == "gpt2":
+        theirs = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                vocab_size=vocab,
+                n_embd=128,
+                n_layer=4,
+                n_head=4,
+                bos_token_id=0,
+                eos_token_id=0,
+                initializer_range=std,
+            )
+        )
+        fields = gpt2.BASE | {"init_std": std}
+    else:  # no such knob: its matrices start at 1 / sqrt(inputs), its embedding at 1
+        theirs = transformers.T5ForConditionalGeneration(
+            transformers.T5Config(
+                vocab_size=vocab, d_model=128, d_kv=32, d_ff=512, num_layers=4, num_heads=4
+            )
+        )
+        fields = t5.BASE | {"head_dim": 32}
+    expected, got = _first_logits(theirs.eval(), fields | size, vocab, family == "t5")
+    targets = np.random.default_rng(1).integers(0, vocab, (8, 64))
+
+    def loss(logits):
+        log_p = np.asarray(jax.nn.log_softmax(logits))
+        return -np.take_along_axis(log_p, targets[..., None], -1).mean()
+
+    assert loss(got) == pytest.approx(loss(expected), rel=0.02)
+    # Losses near ln V agree whatever the initialisation: the logits must spread alike, too.
+    assert got.std() == pytest.approx(expected.std(), rel=0.1)
