@@ -41,6 +41,7 @@ RULES: Rules = (
     ("mlp", ("tensor", "fsdp")),  # what has no embed side: a bias
     ("mlp", "tensor"),
     ("act_mlp", "tensor"),
+    ("act_vocab", "tensor"),
 )
 
 _BATCH_AXES = dict(RULES)["act_batch"]
