@@ -150,6 +150,7 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     data = setup.open_data(config, stores, program.objective)
     folder.write(RunConfig(config, run.source, run.changes))
     folder.keep_tokenizer(stores.train.tokenizer_path)
+    folder.sync()
     keep = config.checkpoint
     checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
     try:
@@ -169,7 +170,7 @@ def _restore(run: _Run) -> tuple[TrainState, int] | None:
     for name, value in run.data.identity().items():
         if meta[name] != value:
             raise UserError(
-                f"{name} of the data is {value[:12]}, the run in {run.folder.path} was trained on "
+                f"{name} of the data is {value[:12]}, the run in {run.folder.name} was trained on "
                 f"{meta[name][:12]}: data or tokenizer have changed. Put back what they were, or "
                 "give another --workdir"
             )
@@ -216,7 +217,7 @@ def train(request: Request) -> int:
         dropped = metrics.cut(folder.metrics, start)
         if restored:
             cut = f"; {dropped} later lines of metrics.jsonl dropped" if dropped else ""
-            console.line(f"going on from step {start} in {folder.path}{cut}")
+            console.line(f"going on from step {start} in {folder.name}{cut}")
         writer = metrics.MetricsWriter(folder.metrics, folder.tensorboard, purge_step=start + 1)
         reporter = Reporter(
             writer,
@@ -296,6 +297,7 @@ def _loop(
 def _save(run: _Run, reporter: Reporter, step: int, state: TrainState) -> None:
     reporter.sync()  # rows first: a checkpoint never knows more than metrics.jsonl
     with reporter.paused():
+        run.folder.sync()
         run.checkpoints.save(step, state, {"seed": run.config.train.seed, **run.data.identity()})
 
 
