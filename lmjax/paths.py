@@ -61,8 +61,18 @@ def errors(url: str | os.PathLike) -> Iterator[None]:
 
 
 def _is_of_storage(error: Exception) -> bool:
-    client = type(error).__module__.split(".")[0] in _CLIENTS
-    return client or isinstance(error, (OSError, ImportError, ValueError, RuntimeError))
+    kinds = (OSError, ImportError, ValueError, RuntimeError)
+    return _is_of_client(error) or isinstance(error, kinds)
+
+
+def _is_of_client(error: Exception) -> bool:
+    return type(error).__module__.split(".")[0] in _CLIENTS
+
+
+def is_access(error: Exception) -> bool:
+    """Whether an error is about getting at a file, and not about what is in it."""
+    kinds = (FileNotFoundError, PermissionError, ConnectionError, TimeoutError, ImportError)
+    return isinstance(error, kinds) or _is_of_client(error) or "forbidden" in str(error).lower()
 
 
 def explain(url: str | os.PathLike, error: Exception) -> str:
@@ -114,6 +124,13 @@ def size(url: str) -> int:
     fs, path = filesystem(url)
     with errors(url):
         return fs.size(path) or 0
+
+
+def version(url: str) -> str:
+    """What tells the present content of a remote file from a later one, as far as is known."""
+    fs, path = filesystem(url)
+    with errors(url):
+        return str(fs.ukey(path))
 
 
 def find(url: str) -> list[str]:
