@@ -162,6 +162,13 @@ def upload(folder: str | os.PathLike, url: str, names: Sequence[str]) -> None:
             fs.put_file(os.path.join(folder, name), join(root, name))
 
 
+def remove(url: str) -> None:
+    """Deletes a remote file or all below a remote folder, where there is any."""
+    fs, path = filesystem(url)
+    with errors(url), contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
 def files_below(folder: str | os.PathLike) -> list[str]:
     """Paths of all files in a local folder, relative to it, sorted."""
     found = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)

@@ -24,6 +24,7 @@ from lmjax.train import describe, loop, metrics, setup, workdir
 from lmjax.train import inspect as inspect_lib
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.console import Console, logger, make_console
+from lmjax.train.copied_checkpoints import CopiedCheckpoints, open_checkpoints
 from lmjax.train.evaluate import evaluate as run_evaluation
 from lmjax.train.reporter import Reporter
 from lmjax.train.state import TrainState
@@ -134,7 +135,7 @@ class _Run:
     program: setup.Program
     data: setup.Data
     steps: setup.Steps
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | CopiedCheckpoints
 
     @property
     def config(self) -> Config:
@@ -152,7 +153,7 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     folder.keep_tokenizer(stores.train.tokenizer_path)
     folder.sync()
     keep = config.checkpoint
-    checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
+    checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
     try:
         with program.context():
             steps = setup.make_steps(program, data.tables)
@@ -194,7 +195,7 @@ def evaluate(request: Request) -> int:
     with _opened(request) as (_, folder, run_config), _prepared(folder, run_config) as run:
         restored = _restore(run)
         if restored is None:
-            raise UserError(f"{run.checkpoints.directory} holds no checkpoint; train first")
+            raise UserError(f"{run.checkpoints.name} holds no checkpoint; train first")
         state, step = restored
         row = _evaluate(run, state, lambda done, total: None)
         print(json.dumps({"step": step, "split": "eval", **row}))

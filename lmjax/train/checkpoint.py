@@ -40,13 +40,19 @@ def versions() -> dict[str, str]:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: epath.PathLike, *, keep: int, keep_period: int | None = None):
-        if not paths.is_remote(directory):
-            self._directory = epath.Path(directory).resolve()  # Orbax takes no relative path
-        elif os.fspath(directory).startswith("gs://"):
-            self._directory = epath.Path(directory)
-        else:
-            raise UserError(f"{directory}: checkpoints can be kept in a local folder or on gs://")
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        *,
+        keep: int,
+        keep_period: int | None = None,
+        name: str | None = None,
+    ):
+        """`directory` is local or on GCS; `name` is what messages call it, if not by its path."""
+        directory = epath.Path(directory)
+        # Orbax takes no relative path; and a URL is not to be resolved.
+        self._directory = directory if paths.is_remote(directory) else directory.resolve()
+        self.name = name or os.fspath(self._directory)
         with paths.errors(self._directory):
             self._manager = ocp.CheckpointManager(
                 self._directory,
@@ -58,10 +64,6 @@ class Checkpoints:
                 ),
                 item_names=("state", "meta"),
             )
-
-    @property
-    def directory(self) -> epath.Path:
-        return self._directory
 
     def latest(self) -> int | None:
         """The newest step that is wholly on disk."""
@@ -98,7 +100,7 @@ class Checkpoints:
             return self._manager.restore(step, args=args)["state"]
         except Exception as error:
             raise UserError(
-                f"checkpoint {self._directory / str(step)} cannot be read "
+                f"checkpoint {self.name}/{step} cannot be read "
                 f"({type(error).__name__}: {_first_line(error)}); nothing was overwritten. "
                 "Move that folder away to go on from an older one"
             ) from error
