@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lmjax import config as config_lib
-from lmjax import families, flops, objectives
+from lmjax import families, flops, objectives, paths
 from lmjax.config import Config
 from lmjax.data import pipeline
 from lmjax.errors import UserError
@@ -353,6 +354,9 @@ def inspect(request: Request, steps: range, max_rows: int, output: str | None) -
         )
         shown.show(make_console(), steps, max_rows)
     else:
-        np.savez_compressed(output, **inspect_lib.arrays(batches, steps))
+        content = io.BytesIO() if paths.is_remote(output) else output
+        np.savez_compressed(content, **inspect_lib.arrays(batches, steps))
+        if isinstance(content, io.BytesIO):
+            paths.write_bytes(output, content.getvalue())
         print(f"wrote the batches of steps {steps.start} to {steps.stop - 1} to {output}")
     return 0

@@ -10,16 +10,6 @@ from http import HTTPStatus
 from gcp_storage_emulator import server
 
 
-def environment(port: int) -> dict[str, str]:
-    """What makes gcsfs, google-cloud-storage and TensorStore talk to the emulator."""
-    return {
-        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
-        "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{port}",
-        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask Google what the bucket is
-    }
-
-
 def conditional(handler):
     def handle(request, response, storage, *args):
         data = request.data if isinstance(request.data, dict) else {}

@@ -1,4 +1,4 @@
-"""A run whose text, tokenizer, store and workdir are in a bucket on loopback."""
+"""A run whose tokenizer, store and workdir are in a bucket: GCS and S3, emulated on loopback."""
 
 import json
 import os
@@ -7,21 +7,19 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from urllib.parse import quote
+from threading import Thread
 
+import fsspec
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from gcs_emulator import environment
 
 import lmjax
+from lmjax import paths, runner
 from lmjax.train.metrics import TIMINGS
-
-pytest.importorskip("gcp_storage_emulator", reason="needs pip install gcp-storage-emulator")
-pytest.importorskip("gcsfs", reason="needs pip install 'lmjax[gcs]'")
 
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(lmjax.__file__).parent / "corpora" / "corpus_small.jsonl"
@@ -45,44 +43,53 @@ def get_config():
 """
 
 
-class Bucket:
-    """The emulator and what is in its one bucket."""
+def gcs(port):
+    """(command of the emulator, environment of the clients, options of fsspec's client)."""
+    host = f"http://127.0.0.1:{port}"
+    command = [sys.executable, str(Path(__file__).parent / "gcs_emulator.py"), str(port), "bucket"]
+    clients = {
+        "STORAGE_EMULATOR_HOST": host,  # gcsfs and google-cloud-storage
+        "TENSORSTORE_GCS_HTTP_URL": host,
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",  # TensorStore
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask Google what the bucket is
+    }
+    return command, clients, {"endpoint_url": host, "token": "anon"}
 
-    def __init__(self, folder):
+
+def s3(port):
+    """As `gcs`."""
+    host = f"http://127.0.0.1:{port}"
+    clients = {
+        "AWS_ENDPOINT_URL": host,
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    options = {"endpoint_url": host, "key": "any", "secret": "any"}
+    return [sys.executable, "-m", "moto.server", "-p", str(port)], clients, options
+
+
+class Bucket:
+    """An emulator and its one bucket."""
+
+    def __init__(self, scheme, emulator, folder):
+        self.url = f"{scheme}://bucket"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        script = str(Path(__file__).parent / "gcs_emulator.py")
-        self.log = open(folder / "emulator.log", "w")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, script, str(self.port), "bucket"], stdout=self.log, stderr=self.log
-        )
-        self.environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+            port = free.getsockname()[1]
+        command, clients, options = emulator(port)
+        self.environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **clients}
         self.environment |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "jit")}
-        self.environment |= environment(self.port)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment
+        )
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and self.get("/") is None:
+        while not _answers(port):
+            assert time.monotonic() < deadline
             time.sleep(0.05)
-
-    def get(self, path):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}") as answer:
-                return answer.read()
-        except OSError:
-            return None
-
-    def read(self, name):
-        return self.get(f"/storage/v1/b/bucket/o/{quote(name, safe='')}?alt=media")
-
-    def names(self, prefix):
-        listed = json.loads(self.get(f"/storage/v1/b/bucket/o?prefix={quote(prefix)}"))
-        return [item["name"] for item in listed["items"]]
-
-    def download(self, prefix, folder):
-        for name in self.names(prefix):
-            target = folder / name.removeprefix(prefix).lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(self.read(name))
+        self.files = fsspec.filesystem(scheme, use_listings_cache=False, **options)
+        if scheme == "s3":
+            self.files.mkdir("bucket")
 
     def start(self, *command):
         return subprocess.Popen(
@@ -102,12 +109,24 @@ class Bucket:
     def close(self):
         self.process.terminate()
         self.process.wait()
-        self.log.close()
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    bucket = Bucket(tmp_path_factory.mktemp("bucket"))
+def _answers(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module", params=["gs", "s3"])
+def bucket(request, tmp_path_factory):
+    if request.param == "gs":
+        pytest.importorskip("gcp_storage_emulator", reason="needs pip install gcp-storage-emulator")
+        os.environ.update(GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT="false")
+        pytest.importorskip("gcsfs", reason="needs pip install 'lmjax[gcs]'")
+    else:
+        pytest.importorskip("moto", reason="needs pip install 'moto[server]'")
+        pytest.importorskip("s3fs", reason="needs pip install 'lmjax[s3]'")
+    emulator = {"gs": gcs, "s3": s3}[request.param]
+    bucket = Bucket(request.param, emulator, tmp_path_factory.mktemp("bucket"))
     yield bucket
     bucket.close()
 
@@ -127,93 +146,128 @@ def parameters(checkpoint):
     return ocp.StandardCheckpointer().restore((checkpoint / "state").absolute())["params"]
 
 
+def test_a_run_that_only_the_bucket_remembers(tmp_path, capsys):
+    text, config = tmp_path / "text.jsonl", tmp_path / "config.py"
+    text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:30]))
+    config.write_text(CONFIG.format(path=str(text), cache=str(tmp_path / "cache")))
+    url = f"memory://{tmp_path.name}/run"
+    assert runner.train(runner.Request(str(config), url, {"train.num_steps": 6})) == 0
+    found = paths.find(url)
+    assert {"config.json", "lmjax.log", "metrics.jsonl", "tokenizer/tokenizer.model"} < set(found)
+    assert {"checkpoints/5/commit_success.txt", "checkpoints/6/commit_success.txt"} < set(found)
+    assert runner.evaluate(runner.Request(None, url)) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert row == rows(paths.read_bytes(f"{url}/metrics.jsonl"))[-1]
+
+
 @pytest.mark.slow
 def test_killed_in_a_bucket_and_still_as_on_disk(bucket, tmp_path):
     text = tmp_path / "text.jsonl"
     text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:60]))
-    data = {"local": f"{tmp_path}/data", "bucket": "gs://bucket/data"}
     config = {}
-    for where, folder in data.items():
-        succeed(
-            bucket.run(
-                "tools/train_tokenizer.py",
-                f"--input={text}",
-                f"--output={folder}/tokenizer",
-                "--vocab_size=600",
-            )
-        )
-        out = succeed(
-            bucket.run(
-                "tools/prepare_data.py",
-                f"--input={text}",
-                f"--tokenizer={folder}/tokenizer",
-                f"--output={folder}/store",
-                "--eval_fraction=0.1",
-                f"--cache_dir={tmp_path}/building",
-                "--verify",
-            )
-        )
-        assert "verified" in out
+    for where, folder in {"local": f"{tmp_path}/data", "remote": f"{bucket.url}/data"}.items():
+        flags = [f"--input={text}", f"--output={folder}/tokenizer", "--vocab_size=600"]
+        succeed(bucket.run("tools/train_tokenizer.py", *flags))
+        flags = [f"--input={text}", f"--tokenizer={folder}/tokenizer", f"--output={folder}/store"]
+        flags += ["--eval_fraction=0.1", f"--cache_dir={tmp_path}/building", "--verify"]
+        assert "verified" in succeed(bucket.run("tools/prepare_data.py", *flags))
         config[where] = tmp_path / f"{where}.py"
         cache = str(tmp_path / f"cache_{where}")
         config[where].write_text(CONFIG.format(path=f"{folder}/store", cache=cache))
-    assert (
-        bucket.read("data/store/manifest.json")
-        == (tmp_path / "data" / "store" / "manifest.json").read_bytes()
-    )
+    manifest = (tmp_path / "data" / "store" / "manifest.json").read_bytes()
+    assert bucket.files.cat("bucket/data/store/manifest.json") == manifest
 
-    whole, remote = tmp_path / "whole", "gs://bucket/runs/killed"
+    whole, url, run = tmp_path / "whole", f"{bucket.url}/runs/killed", "bucket/runs/killed"
     succeed(bucket.run("-m", "lmjax.main", f"--config={config['local']}", f"--workdir={whole}"))
+    command = ["-m", "lmjax.main", f"--config={config['remote']}", f"--workdir={url}"]
     for kill_after in (5, 15):
-        process = bucket.start(
-            "-m", "lmjax.main", f"--config={config['bucket']}", f"--workdir={remote}"
-        )
-        marker = f"runs/killed/checkpoints/{kill_after}/commit_success.txt"
-        while bucket.read(marker) is None:
+        process = bucket.start(*command)
+        while not bucket.files.exists(f"{run}/checkpoints/{kill_after}/commit_success.txt"):
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.01)
         process.kill()
-        process.communicate()
+        process.communicate(timeout=30)
         assert process.returncode == -signal.SIGKILL
-        logged = [row["step"] for row in rows(bucket.read("runs/killed/metrics.jsonl"))]
+        logged = [row["step"] for row in rows(bucket.files.cat(f"{run}/metrics.jsonl"))]
         assert max(logged) >= kill_after - 2  # rows are there before the checkpoint
-        assert bucket.read("runs/killed/.lock") is not None
-    out = succeed(bucket.run("-m", "lmjax.main", f"--workdir={remote}"))
+        assert bucket.files.exists(f"{run}/.lock")
+        following = f"{run}/checkpoints/{kill_after + 5}"
+        if not bucket.files.exists(f"{following}/commit_success.txt"):
+            bucket.files.pipe(f"{following}/state/d/torn", b"what a killed save leaves")
+    out = succeed(bucket.run(*command, "--config.data.num_workers=2"))
     assert "going on from step" in out
-    assert bucket.read("runs/killed/.lock") is None
+    assert not bucket.files.exists(f"{run}/.lock")
 
     expected = rows((whole / "metrics.jsonl").read_bytes())
-    assert rows(bucket.read("runs/killed/metrics.jsonl")) == expected
-    names = bucket.names("runs/killed/checkpoints/")
-    assert {name.split("/")[3] for name in names} == {"20", "24"}
-    bucket.download("runs/killed/checkpoints/24", tmp_path / "brought" / "24")
-    mine = parameters(tmp_path / "brought" / "24")
-    theirs = parameters(whole / "checkpoints" / "24")
+    assert rows(bucket.files.cat(f"{run}/metrics.jsonl")) == expected
+    steps = {Path(p).name for p in bucket.files.ls(f"{run}/checkpoints", detail=False)}
+    assert steps == {"20", "24"}
+    bucket.files.get(f"{run}/checkpoints/24/", f"{tmp_path}/brought/24/", recursive=True)
+    mine, theirs = parameters(tmp_path / "brought" / "24"), parameters(whole / "checkpoints" / "24")
     assert jax.tree.structure(mine) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
         assert np.array_equal(a.view(np.uint32), b.view(np.uint32))
 
-    out = succeed(bucket.run("-m", "lmjax.main", f"--workdir={remote}", "--mode=eval"))
+    out = succeed(bucket.run("-m", "lmjax.main", f"--workdir={url}", "--mode=eval"))
     assert json.loads(out.splitlines()[-1]) == expected[-1]
-    assert "going on from step" in bucket.read("runs/killed/lmjax.log").decode()
-    assert len(bucket.names("runs/killed/tensorboard/")) >= 2
+    assert b"going on from step" in bucket.files.cat(f"{run}/lmjax.log")
+    assert len(bucket.files.ls(f"{run}/tensorboard")) >= 2
 
 
 @pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_one_line(bucket, tmp_path):
+    nowhere = bucket.url.replace("bucket", "no-such-bucket")
     config = tmp_path / "config.py"
     config.write_text(CONFIG.format(path=str(CORPUS), cache=str(tmp_path)))
     for arguments in (
-        [f"--config={config}", "--workdir=gs://no-such-bucket/run"],
-        [
-            f"--config={config}",
-            f"--workdir={tmp_path}/run",
-            "--config.data.path=gs://no-such-bucket/store",
-        ],
+        [f"--workdir={nowhere}/run"],
+        [f"--workdir={tmp_path}/run", f"--config.data.path={nowhere}/store"],
     ):
-        code, out, err = bucket.run("-m", "lmjax.main", *arguments)
+        code, out, err = bucket.run("-m", "lmjax.main", f"--config={config}", *arguments)
         assert code == 1
         assert "Traceback" not in out + err
-        assert err.strip().splitlines()[-1].startswith("error: gs://no-such-bucket/")
+        assert err.strip().splitlines()[-1].startswith(f"error: {nowhere}/")
         assert "not there" in err
         assert "create the bucket" in err
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """What Google answers to somebody without credentials."""
+
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        why = "Anonymous caller does not have storage.objects.create access to the object."
+        body = json.dumps({"error": {"code": 401, "message": why}}).encode()
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.slow
+def test_no_credentials_is_one_line(bucket, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(path=str(CORPUS), cache=str(tmp_path)))
+    server = HTTPServer(("127.0.0.1", 0), _Refusing)
+    Thread(target=server.serve_forever, daemon=True).start()
+    before = dict(bucket.environment)
+    bucket.environment |= gcs(server.server_port)[1]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        bucket.environment[name] = ""
+    code, out, err = bucket.run(
+        "-m", "lmjax.main", f"--config={config}", f"--workdir={bucket.url}/closed"
+    )
+    bucket.environment = before
+    server.shutdown()
+    server.server_close()
+    assert code == 1
+    assert "Traceback" not in out + err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith(f"error: {bucket.url}/closed")
+    assert "no credentials" in last
+    assert "gcloud auth" in last or "aws configure" in last

@@ -1,4 +1,3 @@
-import aiohttp
 import fsspec
 import pytest
 
@@ -10,7 +9,12 @@ class NoCredentialsError(Exception):
     """As botocore raises it."""
 
 
+class ClientError(Exception):
+    """As aiohttp raises it."""
+
+
 NoCredentialsError.__module__ = "botocore.exceptions"
+ClientError.__module__ = "aiohttp.client_exceptions"
 
 
 @pytest.mark.parametrize(
@@ -22,7 +26,7 @@ NoCredentialsError.__module__ = "botocore.exceptions"
         ("s3://b/x", PermissionError("Access Denied"), ["no credentials", "AWS_ACCESS_KEY_ID"]),
         ("hf://datasets/a", PermissionError("gated"), ["HF_TOKEN"]),
         ("gs://b/x", ImportError("Please install gcsfs"), ["pip install 'lmjax[gcs]'"]),
-        ("gs://b/x", aiohttp.ClientError("Cannot\nconnect"), ["check the network"]),
+        ("gs://b/x", ClientError("Cannot\nconnect"), ["check the network"]),
     ],
 )
 def test_what_goes_wrong_is_one_line_of_cause_and_fix(url, error, parts):

@@ -88,7 +88,7 @@ class CopiedCheckpoints:
     def _copy(self, step: int) -> None:
         self._local.wait()
         paths.remove(self._url_of(step))  # what a killed copy has left
-        names = paths.files_below(self._folder_of(step))
+        names = [name for name in paths.files_below(self._folder_of(step)) if name != _MARKER]
         paths.upload(self._folder_of(step), self._url_of(step), names)
         paths.write_bytes(paths.join(self._url_of(step), _MARKER), b"")
         self._steps.add(step)

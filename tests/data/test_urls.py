@@ -9,7 +9,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from lmjax import paths
-from lmjax.data import files, prepare, text
+from lmjax.data import files, prepare, text, tokenizer
 from lmjax.errors import UserError
 
 
@@ -81,6 +81,14 @@ def test_a_store_of_remote_text_is_that_of_local_text(corpus, tokenizer_path, tm
     assert manifests[0] == manifests[1]
     again = prepare.prepare(files.find_files(url), tokenizer_path, output, eval_fraction=0.1)
     assert again["inputs"][0]["name"] == "a.jsonl"
+
+
+def test_a_tokenizer_behind_a_url(tokenizer_path):
+    url = f"memory://tokenizers/{uuid.uuid4().hex}"
+    with pytest.raises(UserError, match=r"tokenizer_config\.json is missing"):
+        tokenizer.load(url)
+    paths.upload(tokenizer_path, url, paths.files_below(tokenizer_path))
+    assert tokenizer.load(url).sha256 == tokenizer.load(tokenizer_path).sha256
 
 
 def test_names_of_local_and_remote_files_together():

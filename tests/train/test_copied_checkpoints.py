@@ -77,3 +77,15 @@ def test_a_failed_copy_is_raised_and_is_no_checkpoint(url, monkeypatch):
         checkpoints.wait()
     assert checkpoints.latest() is None
     checkpoints.close()
+
+
+def test_the_marker_is_the_last_to_arrive(url, monkeypatch):
+    order = []
+    upload, write = paths.upload, paths.write_bytes
+    monkeypatch.setattr(paths, "upload", lambda f, u, n: (order.extend(n), upload(f, u, n)))
+    monkeypatch.setattr(paths, "write_bytes", lambda u, data: (order.append(u), write(u, data)))
+    checkpoints = CopiedCheckpoints(url, keep=2)
+    checkpoints.save(1, state(1.0), {})
+    checkpoints.close()
+    assert order[-1] == f"{url}/1/commit_success.txt"
+    assert "commit_success.txt" not in order
