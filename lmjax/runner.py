@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lmjax import config as config_lib
-from lmjax import families, flops, objectives
+from lmjax import families, flops, objectives, paths
 from lmjax.config import Config
 from lmjax.data import pipeline
 from lmjax.errors import UserError
@@ -24,6 +25,7 @@ from lmjax.train import describe, loop, metrics, setup, workdir
 from lmjax.train import inspect as inspect_lib
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.console import Console, logger, make_console
+from lmjax.train.copied_checkpoints import CopiedCheckpoints, open_checkpoints
 from lmjax.train.evaluate import evaluate as run_evaluation
 from lmjax.train.reporter import Reporter
 from lmjax.train.state import TrainState
@@ -134,7 +136,7 @@ class _Run:
     program: setup.Program
     data: setup.Data
     steps: setup.Steps
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | CopiedCheckpoints
 
     @property
     def config(self) -> Config:
@@ -150,8 +152,9 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     data = setup.open_data(config, stores, program.objective)
     folder.write(RunConfig(config, run.source, run.changes))
     folder.keep_tokenizer(stores.train.tokenizer_path)
+    folder.sync()
     keep = config.checkpoint
-    checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
+    checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
     try:
         with program.context():
             steps = setup.make_steps(program, data.tables)
@@ -169,7 +172,7 @@ def _restore(run: _Run) -> tuple[TrainState, int] | None:
     for name, value in run.data.identity().items():
         if meta[name] != value:
             raise UserError(
-                f"{name} of the data is {value[:12]}, the run in {run.folder.path} was trained on "
+                f"{name} of the data is {value[:12]}, the run in {run.folder.name} was trained on "
                 f"{meta[name][:12]}: data or tokenizer have changed. Put back what they were, or "
                 "give another --workdir"
             )
@@ -193,7 +196,7 @@ def evaluate(request: Request) -> int:
     with _opened(request) as (_, folder, run_config), _prepared(folder, run_config) as run:
         restored = _restore(run)
         if restored is None:
-            raise UserError(f"{run.checkpoints.directory} holds no checkpoint; train first")
+            raise UserError(f"{run.checkpoints.name} holds no checkpoint; train first")
         state, step = restored
         row = _evaluate(run, state, lambda done, total: None)
         print(json.dumps({"step": step, "split": "eval", **row}))
@@ -216,7 +219,7 @@ def train(request: Request) -> int:
         dropped = metrics.cut(folder.metrics, start)
         if restored:
             cut = f"; {dropped} later lines of metrics.jsonl dropped" if dropped else ""
-            console.line(f"going on from step {start} in {folder.path}{cut}")
+            console.line(f"going on from step {start} in {folder.name}{cut}")
         writer = metrics.MetricsWriter(folder.metrics, folder.tensorboard, purge_step=start + 1)
         reporter = Reporter(
             writer,
@@ -296,6 +299,7 @@ def _loop(
 def _save(run: _Run, reporter: Reporter, step: int, state: TrainState) -> None:
     reporter.sync()  # rows first: a checkpoint never knows more than metrics.jsonl
     with reporter.paused():
+        run.folder.sync()
         run.checkpoints.save(step, state, {"seed": run.config.train.seed, **run.data.identity()})
 
 
@@ -350,6 +354,9 @@ def inspect(request: Request, steps: range, max_rows: int, output: str | None) -
         )
         shown.show(make_console(), steps, max_rows)
     else:
-        np.savez_compressed(output, **inspect_lib.arrays(batches, steps))
+        content = io.BytesIO() if paths.is_remote(output) else output
+        np.savez_compressed(content, **inspect_lib.arrays(batches, steps))
+        if isinstance(content, io.BytesIO):
+            paths.write_bytes(output, content.getvalue())
         print(f"wrote the batches of steps {steps.start} to {steps.stop - 1} to {output}")
     return 0

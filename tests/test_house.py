@@ -13,7 +13,7 @@ REPOSITORY = ROOT.parent
 
 # Imports only go down; rooms on one floor never import each other.
 FLOORS = [
-    {"errors", "config", "batch", "noise", "flops"},
+    {"errors", "config", "batch", "noise", "flops", "paths"},
     {"data", "objectives", "nn", "parallel", "optim"},
     {"families"},
     {"train"},
@@ -52,7 +52,7 @@ def test_imports_only_go_down():
 
 
 def test_data_and_objectives_never_import_jax():
-    for room in ("data", "objectives", "noise", "batch", "config", "flops", "cli", "main"):
+    for room in ("data", "objectives", "noise", "batch", "config", "flops", "paths", "cli", "main"):
         for path in [ROOT / f"{room}.py", *(ROOT / room).rglob("*.py")]:
             if not path.exists():
                 continue

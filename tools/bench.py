@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lmjax import cli
+from lmjax import cli, paths
 
 _WHAT = flags.DEFINE_enum("what", "input", ["input"], "What to measure.")
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
@@ -32,7 +32,11 @@ def main(overrides: cli.Overrides) -> int:
     table.add_row("to reach", count(rates.target))
     make_console().print(table)
     if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(rates.as_dict(), indent=2) + "\n")
+        content = json.dumps(rates.as_dict(), indent=2) + "\n"
+        if paths.is_remote(_OUTPUT.value):
+            paths.write_bytes(_OUTPUT.value, content.encode())
+        else:
+            Path(_OUTPUT.value).write_text(content)
     return 0
 
 

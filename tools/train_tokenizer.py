@@ -7,10 +7,10 @@
 from absl import flags
 
 from lmjax import cli
-from lmjax.data import files, tokenizer_training
+from lmjax.data import files, output, tokenizer, tokenizer_training
 
-INPUT = flags.DEFINE_string("input", None, "files, globs or folders, comma-separated")
-OUTPUT = flags.DEFINE_string("output", None, "folder of the tokenizer")
+INPUT = flags.DEFINE_string("input", None, "files, globs, folders or URLs, comma-separated")
+OUTPUT = flags.DEFINE_string("output", None, "folder or URL of the tokenizer")
 VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", 32_000, "number of ids, special tokens and bytes included", lower_bound=300
 )
@@ -30,17 +30,18 @@ flags.mark_flags_as_required(["input", "output"])
 
 def main() -> None:
     """Trains, then says what came out and what to do next."""
-    result = tokenizer_training.train(
-        files.find_files(INPUT.value),
-        OUTPUT.value,
-        vocab_size=VOCAB_SIZE.value,
-        model_type=MODEL_TYPE.value,
-        character_coverage=CHARACTER_COVERAGE.value,
-        sample_bytes=SAMPLE_BYTES.value,
-        text_key=TEXT_KEY.value,
-        text_split=TEXT_SPLIT.value,
-        log=print,
-    )
+    with output.folder(OUTPUT.value, marker=tokenizer.CONFIG_FILE, log=print) as folder:
+        result = tokenizer_training.train(
+            files.find_files(INPUT.value),
+            folder,
+            vocab_size=VOCAB_SIZE.value,
+            model_type=MODEL_TYPE.value,
+            character_coverage=CHARACTER_COVERAGE.value,
+            sample_bytes=SAMPLE_BYTES.value,
+            text_key=TEXT_KEY.value,
+            text_split=TEXT_SPLIT.value,
+            log=print,
+        )
     print(f"{OUTPUT.value}: {result.vocab_size} ids, from {result.text_bytes / 1e6:.1f} MB of text")
     print(
         f"next: python tools/prepare_data.py --input='{INPUT.value}' --tokenizer={OUTPUT.value} "

@@ -1,11 +1,12 @@
 """From whatever `data.path` names to a token store, tokenised at most once.
 
-A prepared store is used where it is. Raw text is tokenised into the cache folder, under a key made
-of the files (name, size, time of change) and the settings, so that a change of either makes another
-store and the same command finds its own again:
+A prepared store is used where it is, one in a bucket from a local copy. Raw text is tokenised into
+the cache folder, under a key made of the files (name, size, time of change) and the settings, so
+that a change of either makes another store and the same command finds its own again:
 
   CACHE/tokenizers/KEY/    trained on the text, where no tokenizer is given
   CACHE/stores/KEY/        see `lmjax.data.store`
+  CACHE/staged/KEY/        copies of stores in buckets, see `lmjax.data.staging`
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import Any
 import filelock
 from etils import epath
 
+from lmjax import paths
 from lmjax.data import files as files_lib
 from lmjax.data import prepare as prepare_lib
-from lmjax.data import progress, store, tokenizer_training
+from lmjax.data import progress, staging, store, tokenizer_training
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.errors import UserError
 
@@ -46,7 +48,7 @@ def ensure_store(
     """Folder of the store of `path`, prepared now or before.
 
     Args:
-      path: folder of a prepared store, or raw text as `find_files` understands it.
+      path: folder or URL of a prepared store, or raw text as `find_files` understands it.
       tokenizer_path: folder of a tokenizer; None: the store's own, or one trained on the text.
       vocab_size, model_type, character_coverage, sample_bytes: of that training, see
         `tokenizer_training.train`.
@@ -57,6 +59,8 @@ def ensure_store(
     Raises:
       UserError: as the readers, the training and `prepare`; or the store has another tokenizer.
     """
+    if _is_url_of_store(path):
+        path = staging.fetch(path, cache_dir, log)
     if store.is_store(path):
         return _existing(path, tokenizer_path)
     files = files_lib.find_files(path)
@@ -138,6 +142,11 @@ def open_eval(
     return store.Store.open(folder, "train")
 
 
+def _is_url_of_store(path: str) -> bool:
+    one_folder = not files_lib.suffix(path) and not set("*?[,") & set(path)
+    return paths.is_remote(path) and one_folder and staging.is_store(path)
+
+
 def _existing(path: str, tokenizer_path: str | None) -> str:
     manifest, _ = store.read_manifest(path)
     if tokenizer_path is not None:
@@ -163,9 +172,15 @@ def _ensure_tokenizer(
             tokenizer_training.train(files, folder, log=log, **settings)
 
 
-def _identity(files: Sequence[str]) -> list[tuple[str, int, float]]:
-    stats = [(file, epath.Path(file).stat()) for file in files]
-    return [(os.path.abspath(file), s.length, s.mtime) for file, s in stats]
+def _identity(files: Sequence[str]) -> list[tuple[str, int, float | str]]:
+    return [_file_identity(file) for file in files]
+
+
+def _file_identity(file: str) -> tuple[str, int, float | str]:
+    if paths.is_remote(file):
+        return file, paths.size(file), paths.version(file)
+    stat = epath.Path(file).stat()
+    return os.path.abspath(file), stat.length, stat.mtime
 
 
 def _key(content: dict[str, Any]) -> str:

@@ -2,17 +2,20 @@
 
 A path is a comma-separated list of files, globs and folders (searched to the bottom), or
 `bundled:NAME` for a text that ships with lmjax. The answer is sorted and without repeats, so the
-order of the documents depends on the names alone. Files are opened through `etils.epath`.
+order of the documents depends on the names alone. Each part may be a URL of any kind that fsspec
+knows (`gs://`, `s3://`, `hf://datasets/...`, `https://` for single files).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.resources
 import io
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -20,6 +23,7 @@ from typing import BinaryIO
 import pyarrow as pa
 from etils import epath
 
+from lmjax import paths
 from lmjax.errors import UserError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -52,6 +56,8 @@ def find_files(path: str) -> tuple[str, ...]:
 def _expand(part: str) -> list[str]:
     if part.startswith(BUNDLED):
         return [_bundled(part)]
+    if paths.is_remote(part):
+        return _expand_url(part)
     target = epath.Path(part).expanduser()
     if _MAGIC & set(part):
         found = _glob(target)
@@ -63,9 +69,31 @@ def _expand(part: str) -> list[str]:
         return [os.fspath(target)]
     else:
         raise UserError(f"{part}: no such file or folder{_first_missing(target)}; check the path")
-    files = [os.fspath(p) for p in found if suffix(p.name) and not p.is_dir()]
+    return _supported(part, [os.fspath(p) for p in found if not p.is_dir()])
+
+
+def _expand_url(url: str) -> list[str]:
+    fs, root = paths.filesystem(url)
+    with paths.errors(url):
+        if _MAGIC & set(root):
+            found = fs.glob(root)
+            if not found:  # is it there at all?
+                fs.info(re.split(r"/[^/]*[*?[]", root, maxsplit=1)[0])
+        elif fs.info(root)["type"] == "directory":
+            names = ((path, path.removeprefix(root)) for path in fs.find(root))
+            found = [path for path, name in names if "/." not in f"/{name.lstrip('/')}"]
+        else:
+            found = [root]
+    return _supported(url, [fs.unstrip_protocol(path) for path in found])
+
+
+def _supported(part: str, found: list[str]) -> list[str]:
+    files = [file for file in found if suffix(file)]
     if not files:
-        others = sorted({p.suffix or "no suffix" for p in found if not p.is_dir()})
+        others = sorted({os.path.splitext(file)[1] or "no suffix" for file in found})
+        if ".arrayrecord" in others:
+            why = "an unfinished store: run tools/prepare_data.py to its end"
+            raise UserError(f"{part}: {why}, or give the text itself")
         why = f"holds or matches only {', '.join(others[:5])}" if others else "matches no file"
         raise UserError(f"{part}: {why}; supported are {_names()}")
     return files
@@ -108,8 +136,14 @@ def _names() -> str:
 
 def short_names(files: Sequence[str]) -> tuple[str, ...]:
     """The files relative to the innermost folder they share: names without a machine's paths."""
+    if any(paths.is_remote(file) for file in files):
+        files = [f"/{f.replace('://', '/')}" if paths.is_remote(f) else _absolute(f) for f in files]
     root = os.path.commonpath([os.path.dirname(f) or "." for f in files])
     return tuple(os.path.relpath(f, root).replace(os.sep, "/") for f in files)
+
+
+def _absolute(file: str) -> str:
+    return os.path.abspath(os.path.expanduser(file))
 
 
 @contextmanager
@@ -121,12 +155,19 @@ def open_bytes(file: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
       reading has come on disk. Both are the same object where nothing is compressed.
     """
     compression = COMPRESSIONS.get(os.path.splitext(file)[1].lower())
-    with epath.Path(file).open("rb") as raw:
+    with _open(file) as raw:
         if compression is None:
             yield raw, raw
         else:
             with pa.input_stream(raw, compression=compression) as stream:
                 yield io.BufferedReader(stream, _BUFFER_BYTES), raw
+
+
+def _open(file: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    if not paths.is_remote(file):
+        return epath.Path(file).open("rb")
+    fs, path = paths.filesystem(file)
+    return fs.open(path, "rb")
 
 
 def sha256(file: str | os.PathLike) -> str:

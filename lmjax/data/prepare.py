@@ -23,6 +23,7 @@ from typing import Any
 
 import filelock
 
+from lmjax import paths
 from lmjax.data import chunks, journal, store, text, writer
 from lmjax.data import files as files_lib
 from lmjax.data import progress as progress_lib
@@ -62,7 +63,7 @@ class _Job:
 
     def key(self) -> str:
         """Binds a journal to the job and to the very files it reads."""
-        content = json.dumps([self.description(), [(f, _mtime(f)) for f in self.files]])
+        content = json.dumps([self.description(), [(f, _version(f)) for f in self.files]])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -139,6 +140,10 @@ def prepare(
             manifest = _build(job, num_workers or os.cpu_count() or 1, progress, log)
         writer.remove_leftovers(output, keep=manifest)
     return manifest
+
+
+def _version(file: str) -> float | str:
+    return paths.version(file) if paths.is_remote(file) else _mtime(file)
 
 
 def _mtime(file: str) -> float:

@@ -56,7 +56,15 @@ def read_manifest(path: str | os.PathLike) -> tuple[dict[str, Any], str]:
             "run tools/prepare_data.py to its end"
         )
     with open(file, "rb") as stream:
-        content = stream.read()
+        return parse_manifest(stream.read(), file)
+
+
+def parse_manifest(content: bytes, file: str) -> tuple[dict[str, Any], str]:
+    """(manifest, its SHA-256) from the bytes of `file`.
+
+    Raises:
+      UserError: it is damaged or of an unknown format.
+    """
     try:
         manifest = json.loads(content)
         version = manifest["format"]
@@ -107,7 +115,7 @@ class Store:
                 f"{path}: no {split!r} split, only {', '.join(manifest['splits'])}; "
                 "prepare it with eval_fraction above 0 or give data.eval_path"
             )
-        for entry in _files(manifest["splits"][split]):
+        for entry in split_files(manifest["splits"][split]):
             _check_size(path, entry)
         return cls(path, split, manifest, sha256)
 
@@ -210,7 +218,8 @@ def _positions(start_B: np.ndarray) -> np.ndarray:
     return start_B
 
 
-def _files(split_entry: dict[str, Any]) -> list[dict[str, Any]]:
+def split_files(split_entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Entries (name, bytes, SHA-256) of all files of a split."""
     return [*split_entry["shards"], split_entry["starts"], split_entry["origin"]]
 
 
@@ -234,7 +243,7 @@ def verify(path: str | os.PathLike) -> None:
         raise UserError(f"{path}/{TOKENIZER}: not the tokenizer of this store; {_REBUILD}")
     for split in manifest["splits"]:
         store = Store.open(path, split)
-        for entry in _files(manifest["splits"][split]):
+        for entry in split_files(manifest["splits"][split]):
             file = os.path.join(store.path, entry["file"])
             if files_lib.sha256(file) != entry["sha256"]:
                 raise UserError(f"{file}: not the content its SHA-256 promises; {_REBUILD}")

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
+from lmjax import paths
 from lmjax.data import files as files_lib
 from lmjax.errors import UserError
 
@@ -95,7 +96,9 @@ def read_documents(
 
 
 def file_bytes(file: str) -> int:
-    """Size of a file on disk."""
+    """Size of a file where it is stored."""
+    if paths.is_remote(file):
+        return paths.size(file)
     return epath.Path(file).stat().length
 
 
@@ -103,7 +106,8 @@ def file_bytes(file: str) -> int:
 def file_errors(file: str) -> Iterator[None]:
     """Turns what goes wrong with a file as a whole into a `UserError` that names it."""
     try:
-        yield
+        with _access_errors(file):
+            yield
     except (FileNotFoundError, PermissionError) as error:
         why = f"cannot be opened ({error.strerror}); check path and rights"
         raise UserError(f"{file}: {why}") from error
@@ -113,6 +117,16 @@ def file_errors(file: str) -> Iterator[None]:
             f"{file}: cannot be read to its end ({why}); it is damaged or incomplete: "
             "fetch or compress it again"
         ) from error
+
+
+@contextmanager
+def _access_errors(file: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not paths.is_remote(file) or not paths.is_access(error):
+            raise
+        raise UserError(paths.explain(file, error)) from error
 
 
 def read_records(

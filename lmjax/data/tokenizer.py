@@ -22,6 +22,7 @@ import numpy as np
 import sentencepiece as spm
 from etils import epath
 
+from lmjax import paths
 from lmjax.batch import Ids
 from lmjax.data import files as files_lib
 from lmjax.errors import UserError
@@ -118,29 +119,37 @@ def cut(text: str, max_chars: int) -> Iterator[str]:
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-    """Loads the tokenizer of a folder.
+    """Loads the tokenizer of a folder or URL.
 
     Raises:
       UserError: the folder or a file of it is missing, damaged or of an unknown type.
     """
-    folder = epath.Path(path).expanduser()
-    for name in (CONFIG_FILE, MODEL_FILE):
-        if not (folder / name).exists():
-            raise UserError(
-                f"{path}: not a tokenizer ({name} is missing); train one with "
-                "tools/train_tokenizer.py"
-            )
-    model = (folder / MODEL_FILE).read_bytes()
+    content, model = (_read(path, name) for name in (CONFIG_FILE, MODEL_FILE))
     try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        config = json.loads(content)
         kind = config["format"], config["type"], config["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / CONFIG_FILE}: damaged; {_RESTORE}") from error
+        raise UserError(f"{paths.join(path, CONFIG_FILE)}: damaged; {_RESTORE}") from error
     if kind[:2] != (1, "sentencepiece"):
         raise UserError(f"{path}: tokenizer type {kind[1]!r}, format {kind[0]} is unknown here")
     if hashlib.sha256(model).hexdigest() != kind[2]:
-        raise UserError(f"{folder / MODEL_FILE}: not the file its SHA-256 promises; {_RESTORE}")
+        file = paths.join(path, MODEL_FILE)
+        raise UserError(f"{file}: not the file its SHA-256 promises; {_RESTORE}")
     return Tokenizer(model, config)
+
+
+def _read(folder: str | os.PathLike, name: str) -> bytes:
+    if paths.is_remote(folder):
+        content = paths.read_bytes(paths.join(folder, name))
+    else:
+        file = epath.Path(folder).expanduser() / name
+        content = file.read_bytes() if file.exists() else None
+    if content is None:
+        raise UserError(
+            f"{folder}: not a tokenizer ({name} is missing); train one with "
+            "tools/train_tokenizer.py"
+        )
+    return content
 
 
 _RESTORE = "copy the tokenizer again or train it anew"

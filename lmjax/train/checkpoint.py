@@ -4,12 +4,14 @@
     checkpoints/STEP/meta    JSON: step, seed, data and tokenizer identity, versions
 
 Orbax writes into a temporary directory and renames it when it is whole, so a directory whose name
-is a number is a finished save. A save that fails in the background is raised at the next call;
+is a number is a finished save; on GCS, which cannot rename, it is one that holds Orbax's commit
+marker. A save that fails in the background is raised at the next call;
 nothing believes in a step before its save has landed.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
 from typing import Any
@@ -18,6 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from lmjax import paths
 from lmjax.errors import UserError
 from lmjax.train.state import TrainState
 
@@ -37,22 +40,30 @@ def versions() -> dict[str, str]:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: epath.PathLike, *, keep: int, keep_period: int | None = None):
-        self._directory = epath.Path(directory).resolve()  # Orbax takes no relative path
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                keep_period=keep_period,
-                cleanup_tmp_directories=True,
-                enable_async_checkpointing=True,
-            ),
-            item_names=("state", "meta"),
-        )
-
-    @property
-    def directory(self) -> epath.Path:
-        return self._directory
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        *,
+        keep: int,
+        keep_period: int | None = None,
+        name: str | None = None,
+    ):
+        """`directory` is local or on GCS; `name` is what messages call it, if not by its path."""
+        directory = epath.Path(directory)
+        # Orbax takes no relative path; and a URL is not to be resolved.
+        self._directory = directory if paths.is_remote(directory) else directory.resolve()
+        self.name = name or os.fspath(self._directory)
+        with paths.errors(self._directory):
+            self._manager = ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep,
+                    keep_period=keep_period,
+                    cleanup_tmp_directories=True,
+                    enable_async_checkpointing=True,
+                ),
+                item_names=("state", "meta"),
+            )
 
     def latest(self) -> int | None:
         """The newest step that is wholly on disk."""
@@ -60,7 +71,7 @@ class Checkpoints:
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Copies the state off the device, then writes it while training goes on."""
-        self._manager.wait_until_finished()
+        self.wait()
         meta = {
             "format": 1,
             "step": step,
@@ -68,12 +79,9 @@ class Checkpoints:
             "versions": versions(),
             **meta,
         }
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        with paths.errors(self._directory):
+            self._manager.save(step, args=args)
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
@@ -92,14 +100,15 @@ class Checkpoints:
             return self._manager.restore(step, args=args)["state"]
         except Exception as error:
             raise UserError(
-                f"checkpoint {self._directory / str(step)} cannot be read "
+                f"checkpoint {self.name}/{step} cannot be read "
                 f"({type(error).__name__}: {_first_line(error)}); nothing was overwritten. "
                 "Move that folder away to go on from an older one"
             ) from error
 
     def wait(self) -> None:
         """Returns when nothing is being written any more."""
-        self._manager.wait_until_finished()
+        with paths.errors(self._directory):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Finishes and frees what the manager holds."""

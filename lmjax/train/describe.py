@@ -112,12 +112,12 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
     steps = program.config.train.num_steps
     return [
         *lines,
-        f"checkpoint     {folder.checkpoints / str(steps)}",
+        f"checkpoint     {folder.checkpoints}/{steps}",
         "next           look at its batches:  "
-        f"python tools/inspect_batches.py --workdir={folder.path} --steps=0:1",
+        f"python tools/inspect_batches.py --workdir={folder.name} --steps=0:1",
         "               train it further:     "
-        f"python -m lmjax.main --workdir={folder.path} --config.train.num_steps={2 * steps}",
-        f"               draw its curves:      tensorboard --logdir={folder.tensorboard}",
+        f"python -m lmjax.main --workdir={folder.name} --config.train.num_steps={2 * steps}",
+        f"               draw its curves:      tensorboard --logdir={folder.name}/tensorboard",
     ]
 
 

@@ -3,12 +3,16 @@
 `WORKDIR/config.json` rules a resume. It holds the resolved config, the name and SHA-256 of the
 config file it came from, and every later change of a free field. The `.py` is not executed again:
 it may have changed, and what a run is made of is written down.
+
+A workdir in a bucket is a `Mirror`, a local folder whose files go up at each `sync`, and a `Lease`
+in place of the file lock; only the checkpoints are written to the bucket directly.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +22,15 @@ import filelock
 from etils import epath
 
 from lmjax import config as config_lib
+from lmjax import paths
 from lmjax.config import Config
 from lmjax.errors import UserError
+from lmjax.train.console import logger
+from lmjax.train.lease import Lease
+from lmjax.train.mirror import Mirror
 
 _FORMAT = 1
+_NOT_MIRRORED = (".lock", "checkpoints/", "tensorboard/")  # old events stay where they are
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,23 @@ class RunConfig:
 
 
 class Workdir:
-    """Paths of one run, and the lock that keeps a second process out."""
+    """Paths of one run, and the lock that keeps a second process out.
 
-    def __init__(self, path: str):
+    `path` is the local folder of its files, `name` what the user calls it.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self.name = os.fspath(path)
+        self._mirror: Mirror | None = None
+        if paths.is_remote(path):
+            self._lock = Lease(self.name, log=logger.info)
+            try:
+                self._mirror = Mirror(self.name, leave_out=_NOT_MIRRORED)
+            except BaseException:
+                self._lock.release()
+                raise
+            self.path = epath.Path(self._mirror.folder)
+            return
         self.path = epath.Path(path).expanduser()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -66,16 +89,32 @@ class Workdir:
         return self.path / "tensorboard"
 
     @property
-    def checkpoints(self) -> epath.Path:
-        return self.path / "checkpoints"
+    def checkpoints(self) -> str:
+        where = self.path if self._mirror is None else self.name
+        return paths.join(where, "checkpoints")
 
     @property
     def tokenizer(self) -> epath.Path:
         return self.path / "tokenizer"
 
+    def sync(self) -> None:
+        """All files are in the bucket afterwards; a local workdir is where it should be.
+
+        Raises:
+          UserError: the bucket cannot be written, or another process has taken over.
+        """
+        if self._mirror is not None:
+            self._lock.check()
+            self._mirror.upload()
+
     def close(self) -> None:
-        """Lets go of the lock."""
-        self._lock.release()
+        """Brings the last lines away and lets go of the lock."""
+        try:
+            self.sync()
+        finally:
+            self._lock.release()
+            if self._mirror is not None:
+                self._mirror.close()
 
     def keep_tokenizer(self, source: epath.PathLike) -> None:
         """Copies a tokenizer's folder here, so that the workdir is whole without the data."""
@@ -102,11 +141,16 @@ class Workdir:
 
 def read(path: epath.PathLike) -> RunConfig | None:
     """The run that was started in `path`, without locking it; None where there is none."""
-    file = epath.Path(path).expanduser() / "config.json"
-    if not file.exists():
+    if paths.is_remote(path):
+        file = paths.join(path, "config.json")
+        content = paths.read_bytes(file)
+    else:
+        file = epath.Path(path).expanduser() / "config.json"
+        content = file.read_bytes() if file.exists() else None
+    if content is None:
         return None
     try:
-        raw = json.loads(file.read_text())
+        raw = json.loads(content)
         if raw["format"] != _FORMAT:
             raise UserError(
                 f"{file} has format {raw['format']}, this lmjax reads {_FORMAT}; "

@@ -1,10 +1,12 @@
 import json
+import uuid
 
 import pytest
 
 from lmjax import config as config_lib
+from lmjax import paths
 from lmjax.errors import UserError
-from lmjax.train import workdir
+from lmjax.train import lease, workdir
 from lmjax.train.workdir import RunConfig, Workdir
 
 SOURCE = {"file": "a.py", "sha256": "aa"}
@@ -93,3 +95,43 @@ def test_config_json_is_plain(tmp_path, run):
     raw = json.loads((tmp_path / "config.json").read_text())
     assert raw["config"]["family"] == "gpt2"
     assert raw["source"] == SOURCE
+
+
+def test_a_workdir_in_a_bucket_is_brought_and_taken_back(run, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT", 0.02)
+    url = f"memory://workdirs/{uuid.uuid4().hex}"
+    assert workdir.read(url) is None
+    first = Workdir(url)
+    with pytest.raises(UserError, match="in use"):
+        Workdir(url)
+    first.write(run)
+    first.metrics.write_text("row 1\n")
+    first.tensorboard.mkdir()
+    (first.tensorboard / "events").write_text("e")
+    first.sync()
+    first.metrics.write_text("row 1\nrow 2\n")
+    assert paths.read_bytes(f"{url}/metrics.jsonl") == b"row 1\n"
+    local = first.path
+    first.close()
+    assert not local.exists()
+    assert paths.read_bytes(f"{url}/metrics.jsonl") == b"row 1\nrow 2\n"
+    assert paths.read_bytes(f"{url}/tensorboard/events") == b"e"
+    assert workdir.read(url) == run
+
+    second = Workdir(url)
+    assert second.metrics.read_text() == "row 1\nrow 2\n"
+    assert not second.tensorboard.exists()  # old events stay where they are
+    second.close()
+    assert paths.read_bytes(f"{url}/.lock") is None
+
+
+def test_who_lost_the_lock_writes_no_more():
+    url = f"memory://workdirs/{uuid.uuid4().hex}"
+    folder = Workdir(url)
+    folder.metrics.write_text("stale")
+    paths.write_bytes(f"{url}/.lock", b'{"token": "other", "host": "far", "pid": 1}')
+    with pytest.raises(UserError, match="taken over"):
+        folder.sync()
+    with pytest.raises(UserError, match="taken over"):
+        folder.close()
+    assert paths.read_bytes(f"{url}/metrics.jsonl") is None

@@ -1,0 +1,175 @@
+"""Files behind URLs: what goes wrong with them in one line, and moving them whole.
+
+A path is local unless it has a scheme (`gs://`, `s3://`, `hf://`, ...). Object stores know neither
+append nor rename nor locks nor memory maps, so nothing here asks for them: an object is read, or
+written as a whole. All goes through fsspec, where `etils.epath` finds its files too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+
+import fsspec
+
+from lmjax.errors import UserError
+
+# epath would prefer TensorFlow's file system wherever TensorFlow happens to be installed.
+os.environ.setdefault("EPATH_USE_TF", "false")
+# It prints a stack for what it raises as well.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
+_CREDENTIALS = {
+    "gs": "run `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS",
+    "s3": "run `aws configure` or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "hf": "run `hf auth login` or set HF_TOKEN",
+}
+# Modules of the exceptions that stores and their clients raise besides OSError.
+_CLIENTS = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "httpx", "huggingface_hub"}
+_CLIENTS |= {"requests", "s3fs"}
+_DENIED = ("401", "403", "forbidden", "denied", "anonymous", "credential", "unauthenticated")
+_MISSING = ("404", "nosuchbucket", "not_found", "does not exist", "invalid bucket", "bucket name")
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether `path` is a URL."""
+    return "://" in os.fspath(path)
+
+
+def filesystem(url: str | os.PathLike) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URL, without a cache of listings, and the path in it.
+
+    Raises:
+      UserError: an unknown scheme, or its client is not installed.
+    """
+    with errors(url):
+        return fsspec.core.url_to_fs(os.fspath(url), use_listings_cache=False)
+
+
+@contextlib.contextmanager
+def errors(url: str | os.PathLike) -> Iterator[None]:
+    """Turns what goes wrong inside with a remote `url` into a `UserError` of cause and fix."""
+    try:
+        yield
+    except Exception as error:
+        if not is_remote(url) or not _is_of_storage(error):
+            raise
+        raise UserError(explain(url, error)) from error
+
+
+def _is_of_storage(error: Exception) -> bool:
+    kinds = (OSError, ImportError, ValueError, RuntimeError)
+    return _is_of_client(error) or isinstance(error, kinds)
+
+
+def _is_of_client(error: Exception) -> bool:
+    return type(error).__module__.split(".")[0] in _CLIENTS
+
+
+def is_access(error: Exception) -> bool:
+    """Whether an error is about getting at a file, and not about what is in it."""
+    kinds = (FileNotFoundError, PermissionError, ConnectionError, TimeoutError, ImportError)
+    return isinstance(error, kinds) or _is_of_client(error) or "forbidden" in str(error).lower()
+
+
+def explain(url: str | os.PathLike, error: Exception) -> str:
+    """One line on a failure at `url`: what it is and what to do about it."""
+    url, scheme = os.fspath(url), os.fspath(url).partition("://")[0]
+    why = " ".join(str(error).split())[:200]
+    said = f"{type(error).__name__}: {why}".lower()
+    if isinstance(error, ImportError):
+        extra = _EXTRAS.get(scheme)
+        fix = f"pip install 'lmjax[{extra}]'" if extra else "install the package that it names"
+        return f"{url}: {scheme}:// cannot be read here ({why}); {fix}"
+    if "protocol not known" in said:
+        return f"{url}: {scheme}:// is no kind of storage known here; use gs://, s3:// or a folder"
+    if isinstance(error, PermissionError) or any(word in said for word in _DENIED):
+        fix = _CREDENTIALS.get(scheme, "give this process the right to it")
+        return f"{url}: no credentials, or they do not allow this ({why}); {fix}"
+    if isinstance(error, FileNotFoundError) or any(word in said for word in _MISSING):
+        return f"{url}: not there ({why}); check the URL, and create the bucket if it is missing"
+    return (
+        f"{url}: cannot be reached ({type(error).__name__}: {why}); check the network, "
+        "then run the same command again"
+    )
+
+
+def read_bytes(url: str | os.PathLike) -> bytes | None:
+    """The content of a remote file; None where there is none."""
+    fs, path = filesystem(url)
+    with errors(url):
+        try:
+            return fs.cat_file(path)
+        except FileNotFoundError:
+            return None
+
+
+def write_bytes(url: str | os.PathLike, data: bytes) -> None:
+    """Writes a remote file at once."""
+    fs, path = filesystem(url)
+    with errors(url):
+        fs.pipe_file(path, data)
+
+
+def join(url: str | os.PathLike, *parts: str) -> str:
+    """A path below a URL."""
+    return "/".join([os.fspath(url).rstrip("/"), *parts])
+
+
+def size(url: str) -> int:
+    """Bytes of a remote file."""
+    fs, path = filesystem(url)
+    with errors(url):
+        return fs.size(path) or 0
+
+
+def version(url: str) -> str:
+    """What tells the present content of a remote file from a later one, as far as is known."""
+    fs, path = filesystem(url)
+    with errors(url):
+        return str(fs.ukey(path))
+
+
+def find(url: str) -> list[str]:
+    """Paths of all files below a remote folder, relative to it, sorted."""
+    fs, root = filesystem(url)
+    root = root.rstrip("/")
+    with errors(url):
+        try:
+            return sorted(path.removeprefix(root).lstrip("/") for path in fs.find(root))
+        except FileNotFoundError:
+            return []
+
+
+def download(url: str, folder: str | os.PathLike, names: Sequence[str]) -> None:
+    """Copies files below `url` to the same names below a local folder."""
+    fs, root = filesystem(url)
+    for name in names:
+        target = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with errors(join(url, name)):
+            fs.get_file(join(root, name), target)
+
+
+def upload(folder: str | os.PathLike, url: str, names: Sequence[str]) -> None:
+    """Copies files below a local folder to the same names below `url`, in this order."""
+    fs, root = filesystem(url)
+    for name in names:
+        with errors(join(url, name)):
+            fs.put_file(os.path.join(folder, name), join(root, name))
+
+
+def remove(url: str) -> None:
+    """Deletes a remote file or all below a remote folder, where there is any."""
+    fs, path = filesystem(url)
+    with errors(url), contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def files_below(folder: str | os.PathLike) -> list[str]:
+    """Paths of all files in a local folder, relative to it, sorted."""
+    found = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
+    return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in found)

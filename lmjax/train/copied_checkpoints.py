@@ -1,0 +1,110 @@
+"""Checkpoints in a store that Orbax cannot write to: saved to this disk, then copied there whole.
+
+Orbax 0.12 writes to local folders and to GCS. For any other URL a save goes to a temporary folder
+and a thread copies it, the commit marker last: the name that Orbax gives it on GCS, with the same
+meaning, so that a step without one is unfinished. Only the newest step is ever brought back.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from lmjax import paths
+from lmjax.train.checkpoint import Checkpoints
+from lmjax.train.state import TrainState
+
+_MARKER = "commit_success.txt"
+
+
+def open_checkpoints(
+    directory: str, *, keep: int, keep_period: int | None
+) -> Checkpoints | CopiedCheckpoints:
+    """The checkpoints of a folder or URL, written to directly where Orbax can."""
+    if paths.is_remote(directory) and not directory.startswith("gs://"):
+        return CopiedCheckpoints(directory, keep=keep, keep_period=keep_period)
+    return Checkpoints(directory, keep=keep, keep_period=keep_period)
+
+
+class CopiedCheckpoints:
+    """What `Checkpoints` is, for one process and any URL."""
+
+    def __init__(self, url: str, *, keep: int, keep_period: int | None = None):
+        self._url, self._keep, self._period = url, keep, keep_period
+        self._folder = tempfile.TemporaryDirectory(prefix="lmjax-checkpoints-")
+        self._thread = ThreadPoolExecutor(1)
+        self._copying: Future | None = None
+        try:
+            self._steps = _finished(url)
+            if (step := self.latest()) is not None:
+                names = [name for name in paths.find(self._url_of(step)) if name != _MARKER]
+                paths.download(self._url_of(step), self._folder_of(step), names)
+            self._local = Checkpoints(self._folder.name, keep=1, name=url)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    @property
+    def name(self) -> str:
+        """Where they are."""
+        return self._url
+
+    def latest(self) -> int | None:
+        """The newest step that is wholly in the store; waits for the one on its way there."""
+        self.wait()
+        return max(self._steps, default=None)
+
+    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+        """Copies the state off the device, then writes and uploads it while training goes on."""
+        self.wait()
+        self._local.save(step, state, meta)
+        self._copying = self._thread.submit(self._copy, step)
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON part of the newest checkpoint."""
+        return self._local.meta(step)
+
+    def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
+        """As `Checkpoints.restore`, of the newest checkpoint."""
+        return self._local.restore(step, abstract, shardings)
+
+    def wait(self) -> None:
+        """Returns when nothing is being written or copied any more; raises what went wrong."""
+        copying, self._copying = self._copying, None
+        if copying is not None:
+            copying.result()
+
+    def close(self) -> None:
+        """Finishes and deletes the local copies."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._local.close()
+            self._folder.cleanup()
+
+    def _copy(self, step: int) -> None:
+        self._local.wait()
+        paths.remove(self._url_of(step))  # what a killed copy has left
+        names = [name for name in paths.files_below(self._folder_of(step)) if name != _MARKER]
+        paths.upload(self._folder_of(step), self._url_of(step), names)
+        paths.write_bytes(paths.join(self._url_of(step), _MARKER), b"")
+        self._steps.add(step)
+        for old in sorted(self._steps)[: -self._keep]:
+            if self._period is None or old % self._period:
+                self._steps.remove(old)
+                paths.remove(paths.join(self._url_of(old), _MARKER))
+                paths.remove(self._url_of(old))
+
+    def _url_of(self, step: int) -> str:
+        return paths.join(self._url, str(step))
+
+    def _folder_of(self, step: int) -> str:
+        return os.path.join(self._folder.name, str(step))
+
+
+def _finished(url: str) -> set[int]:
+    names = (name.split("/") for name in paths.find(url))
+    return {int(n[0]) for n in names if len(n) == 2 and n[0].isdigit() and n[1] == _MARKER}
