@@ -8,6 +8,7 @@ written as a whole. All goes through fsspec, where `etils.epath` finds its files
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from lmjax.errors import UserError
 os.environ.setdefault("EPATH_USE_TF", "false")
 # It prints a stack for what it raises as well.
 logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+
+CACHE_DIR = "~/.cache/lmjax"
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
 _CREDENTIALS = {
@@ -117,6 +120,12 @@ def write_bytes(url: str | os.PathLike, data: bytes) -> None:
 def join(url: str | os.PathLike, *parts: str) -> str:
     """A path below a URL."""
     return "/".join([os.fspath(url).rstrip("/"), *parts])
+
+
+def local_folder(url: str, kind: str, cache_dir: str = CACHE_DIR) -> str:
+    """The folder on this disk where things of `kind` are made for `url`; always the same one."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return os.path.join(os.path.expanduser(cache_dir), kind, key)
 
 
 def size(url: str) -> int:

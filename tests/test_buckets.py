@@ -79,6 +79,7 @@ class Bucket:
             port = free.getsockname()[1]
         command, clients, options = emulator(port)
         self.environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **clients}
+        self.environment |= {"HOME": str(folder)}  # the cache folder
         self.environment |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "jit")}
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment
@@ -146,7 +147,8 @@ def parameters(checkpoint):
     return ocp.StandardCheckpointer().restore((checkpoint / "state").absolute())["params"]
 
 
-def test_a_run_that_only_the_bucket_remembers(tmp_path, capsys):
+def test_a_run_that_only_the_bucket_remembers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     text, config = tmp_path / "text.jsonl", tmp_path / "config.py"
     text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:30]))
     config.write_text(CONFIG.format(path=str(text), cache=str(tmp_path / "cache")))
@@ -156,6 +158,7 @@ def test_a_run_that_only_the_bucket_remembers(tmp_path, capsys):
     assert {"config.json", "lmjax.log", "metrics.jsonl", "tokenizer/tokenizer.model"} < set(found)
     assert {"checkpoints/5/commit_success.txt", "checkpoints/6/commit_success.txt"} < set(found)
     assert runner.evaluate(runner.Request(None, url)) == 0
+    assert not [p for p in (tmp_path / ".cache" / "lmjax").rglob("*") if p.is_file()]
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert row == rows(paths.read_bytes(f"{url}/metrics.jsonl"))[-1]
 

@@ -112,9 +112,9 @@ class Workdir:
         try:
             self.sync()
         finally:
-            self._lock.release()
             if self._mirror is not None:
                 self._mirror.close()
+            self._lock.release()
 
     def keep_tokenizer(self, source: epath.PathLike) -> None:
         """Copies a tokenizer's folder here, so that the workdir is whole without the data."""

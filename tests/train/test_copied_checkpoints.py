@@ -19,6 +19,11 @@ def steps(url):
     return sorted({int(name.split("/")[0]) for name in paths.find(url)})
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def url():
     return f"memory://{uuid.uuid4().hex}/checkpoints"
