@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import fsspec
@@ -33,8 +34,8 @@ _CREDENTIALS = {
 # Modules of the exceptions that stores and their clients raise besides OSError.
 _CLIENTS = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "httpx", "huggingface_hub"}
 _CLIENTS |= {"requests", "s3fs"}
-_DENIED = ("401", "403", "forbidden", "denied", "anonymous", "credential", "unauthenticated")
-_MISSING = ("404", "nosuchbucket", "not_found", "does not exist", "invalid bucket", "bucket name")
+_DENIED = r"\b401\b|\b403\b|forbidden|denied|anonymous|credential|unauthenticated"
+_MISSING = r"\b404\b|nosuchbucket|not_found|does not exist|bucket name"
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -82,20 +83,22 @@ def explain(url: str | os.PathLike, error: Exception) -> str:
     """One line on a failure at `url`: what it is and what to do about it."""
     url, scheme = os.fspath(url), os.fspath(url).partition("://")[0]
     why = " ".join(str(error).split())[:200]
-    said = f"{type(error).__name__}: {why}".lower()
+    # What the store says, without the names that the user has chosen.
+    said = f"{type(error).__name__}: {error}".lower().replace(url.lower().split("://")[1], "")
     if isinstance(error, ImportError):
         extra = _EXTRAS.get(scheme)
         fix = f"pip install 'lmjax[{extra}]'" if extra else "install the package that it names"
         return f"{url}: {scheme}:// cannot be read here ({why}); {fix}"
     if "protocol not known" in said:
         return f"{url}: {scheme}:// is no kind of storage known here; use gs://, s3:// or a folder"
-    if isinstance(error, PermissionError) or any(word in said for word in _DENIED):
+    missing = isinstance(error, FileNotFoundError) or re.search(_MISSING, said)
+    if not missing and (isinstance(error, PermissionError) or re.search(_DENIED, said)):
         fix = _CREDENTIALS.get(scheme, "give this process the right to it")
         return f"{url}: no credentials, or they do not allow this ({why}); {fix}"
-    if isinstance(error, FileNotFoundError) or any(word in said for word in _MISSING):
+    if missing:
         return f"{url}: not there ({why}); check the URL, and create the bucket if it is missing"
     return (
-        f"{url}: cannot be reached ({type(error).__name__}: {why}); check the network, "
+        f"{url}: cannot be reached or used ({type(error).__name__}: {why}); check the network, "
         "then run the same command again"
     )
 

@@ -19,6 +19,7 @@ import pytest
 
 import lmjax
 from lmjax import paths, runner
+from lmjax.errors import UserError
 from lmjax.train.metrics import TIMINGS
 
 ROOT = Path(__file__).parents[1]
@@ -152,8 +153,11 @@ def test_a_run_that_only_the_bucket_remembers(tmp_path, capsys, monkeypatch):
     text, config = tmp_path / "text.jsonl", tmp_path / "config.py"
     text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:30]))
     config.write_text(CONFIG.format(path=str(text), cache=str(tmp_path / "cache")))
-    url = f"memory://{tmp_path.name}/run"
-    assert runner.train(runner.Request(str(config), url, {"train.num_steps": 6})) == 0
+    url, config_url = f"memory://{tmp_path.name}/run", f"memory://{tmp_path.name}/config.py"
+    with pytest.raises(UserError, match=r"config\.py is not there"):
+        runner.train(runner.Request(config_url, url))
+    paths.write_bytes(config_url, config.read_bytes())
+    assert runner.train(runner.Request(config_url, url, {"train.num_steps": 6})) == 0
     found = paths.find(url)
     assert {"config.json", "lmjax.log", "metrics.jsonl", "tokenizer/tokenizer.model"} < set(found)
     assert {"checkpoints/5/commit_success.txt", "checkpoints/6/commit_success.txt"} < set(found)

@@ -38,7 +38,9 @@ class CopiedCheckpoints:
         self._thread = ThreadPoolExecutor(1)
         self._copying: Future | None = None
         try:
-            self._steps = _finished(url)
+            self._steps, unfinished = _steps(url)
+            for step in unfinished:  # a killed run was about to write or to delete it
+                paths.remove(self._url_of(step))
             if (step := self.latest()) is not None:
                 names = [name for name in paths.find(self._url_of(step)) if name != _MARKER]
                 paths.download(self._url_of(step), self._folder_of(step), names)
@@ -88,7 +90,6 @@ class CopiedCheckpoints:
 
     def _copy(self, step: int) -> None:
         self._local.wait()
-        paths.remove(self._url_of(step))  # what a killed copy has left
         names = [name for name in paths.files_below(self._folder_of(step)) if name != _MARKER]
         paths.upload(self._folder_of(step), self._url_of(step), names)
         paths.write_bytes(paths.join(self._url_of(step), _MARKER), b"")
@@ -106,6 +107,9 @@ class CopiedCheckpoints:
         return os.path.join(self._folder, str(step))
 
 
-def _finished(url: str) -> set[int]:
-    names = (name.split("/") for name in paths.find(url))
-    return {int(n[0]) for n in names if len(n) == 2 and n[0].isdigit() and n[1] == _MARKER}
+def _steps(url: str) -> tuple[set[int], set[int]]:
+    """Steps at `url` with and without a commit marker."""
+    names = [name.split("/") for name in paths.find(url)]
+    found = {int(name[0]) for name in names if name[0].isdigit()}
+    finished = {step for step in found if [str(step), _MARKER] in names}
+    return finished, found - finished
