@@ -8,6 +8,7 @@ written as a whole. All goes through fsspec, where `etils.epath` finds its files
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -89,6 +90,8 @@ def explain(url: str | os.PathLike, error: Exception) -> str:
         extra = _EXTRAS.get(scheme)
         fix = f"pip install 'lmjax[{extra}]'" if extra else "install the package that it names"
         return f"{url}: {scheme}:// cannot be read here ({why}); {fix}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{url}: this disk is full ({why}); free some space and run the same command again"
     if "protocol not known" in said:
         return f"{url}: {scheme}:// is no kind of storage known here; use gs://, s3:// or a folder"
     missing = isinstance(error, FileNotFoundError) or re.search(_MISSING, said)

@@ -1,3 +1,5 @@
+import errno
+
 import fsspec
 import pytest
 
@@ -28,6 +30,7 @@ ClientError.__module__ = "aiohttp.client_exceptions"
         ("s3://b/x", NoCredentialsError("Unable to locate"), ["no credentials", "aws configure"]),
         ("s3://b/x", PermissionError("Access Denied"), ["no credentials", "AWS_ACCESS_KEY_ID"]),
         ("hf://datasets/a", PermissionError("gated"), ["HF_TOKEN"]),
+        ("gs://b/x", OSError(errno.ENOSPC, "No space left"), ["disk is full", "free some space"]),
         ("gs://b/x", ImportError("Please install gcsfs"), ["pip install 'lmjax[gcs]'"]),
         ("gs://b/x", ClientError("Cannot\nconnect"), ["check the network"]),
     ],
