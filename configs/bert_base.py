@@ -3,9 +3,10 @@
     python -m lmjax.main --config=configs/bert_base.py --workdir=runs/bert_base \
         --config.data.path='my_text/*.jsonl.zst'
 
-Devlin et al. 2019, appendix A.2: Adam 0.9/0.999, epsilon 1e-6 (their code), decay 0.01 except
-norms and biases, clip 1 (their code), dropout 0.1, 256 rows of 512, 10k of 1M steps of warm-up to
-1e-4, then linearly to 0. They trained nine tenths of the steps on rows of 128; here all have 512.
+Devlin et al. 2019, appendix A.2: Adam 0.9/0.999, decay 0.01 except norms and biases, dropout 0.1,
+256 rows of 512, 10k of 1M steps of warm-up to 1e-4, then linearly to 0; from their code: epsilon
+1e-6, no bias correction, clip 1. They trained nine tenths of the steps on rows of 128; here all
+have 512.
 `--dry_run` says what that costs on the machine at hand.
 """
 
@@ -26,6 +27,7 @@ def get_config() -> ConfigDict:
                 "beta1": 0.9,
                 "beta2": 0.999,
                 "epsilon": 1e-6,
+                "bias_correction": False,
                 "weight_decay": ((r".*(/bias|_bias|/scale)", 0.0), (r".*", 0.01)),
                 "clip_norm": 1.0,
             },

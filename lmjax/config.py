@@ -211,13 +211,20 @@ WeightDecay = tuple[tuple[str, float], ...]
 class OptimizerConfig(Section):
     """The update rule."""
 
-    name: Literal["adamw", "adafactor"] = fixed(
-        "adamw", "update rule; Adafactor as in T5 has no beta1, beta2 or epsilon to set"
+    name: Literal["adamw", "adamw_rms", "stable_adamw", "adafactor", "lion", "muon"] = fixed(
+        "adamw",
+        "update rule: AdamW, AdamW scaled by the parameter's RMS (nanoT5), StableAdamW "
+        "(ModernBERT), Adafactor as in T5 (without betas and epsilon), Lion, or Muon with AdamW "
+        "for what is no matrix inside a layer",
     )
     learning_rate: float = fixed(6e-4, "peak learning rate", gt=0)
     beta1: float = fixed(0.9, "decay of the first moment", ge=0, lt=1)
     beta2: float = fixed(0.95, "decay of the second moment", ge=0, lt=1)
     epsilon: float = fixed(1e-8, "added to the root of the second moment", gt=0)
+    bias_correction: bool = fixed(
+        True, "AdamW and its kin: correct the moments for their start at zero"
+    )
+    momentum: float = fixed(0.95, "muon: decay of the momentum of matrices", ge=0, lt=1)
     weight_decay: float | WeightDecay = fixed(
         0.1,
         "decoupled decay; a number spares biases, norm scales and positions; "
@@ -265,9 +272,18 @@ class TrainConfig(Section):
 
 
 class MeshConfig(Section):
-    """How the devices are laid out."""
+    """How the devices are laid out: a mesh data x fsdp x tensor; sizes left out are 1."""
 
-    preset: Literal["data"] = free("data", "which logical axes are split over the devices")
+    preset: Literal["data", "fsdp", "tensor"] = free(
+        "data", "the axis that takes all devices which the sizes below leave"
+    )
+    data: int | None = free(None, "parts that only the rows of the batch are split into", gt=0)
+    fsdp: int | None = free(
+        None, "parts that rows, parameters and optimizer state are split into", gt=0
+    )
+    tensor: int | None = free(
+        None, "parts that heads, inner MLP width and vocabulary are split into", gt=0
+    )
 
 
 class CheckpointConfig(Section):

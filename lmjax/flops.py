@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lmjax.config import Config, ModelConfig
@@ -138,10 +139,25 @@ def flops_per_token(model: ModelConfig, row: Lengths) -> Flops:
     return Flops(per_row.full / row.tokens, per_row.causal / row.tokens)
 
 
+@dataclass(frozen=True)
+class Split:
+    """Into how many parts a mesh splits rows, state (parameters and moments), and inner widths."""
+
+    rows: int = 1
+    state: int = 1
+    tensor: int = 1
+
+
 def memory(
-    config: Config, row: Lengths, rows: int, *, dtype_bytes: int, accumulates: bool
+    config: Config,
+    row: Lengths,
+    rows: int,
+    *,
+    dtype_bytes: int,
+    accumulates: bool,
+    split: Split | None = None,
 ) -> dict[str, int]:
-    """Estimated bytes at the peak of a training step on a device that holds the whole model.
+    """Estimated bytes at the peak of a training step on one device.
 
     Term by term what the layers keep for their way back; the tests hold it against XLA's figures.
 
@@ -151,30 +167,32 @@ def memory(
       rows: of a micro-batch on this device.
       dtype_bytes: of the compute type.
       accumulates: whether there are several micro-batches to a step.
+      split: what of the whole the device holds; None: all.
 
     Returns:
       parameters, optimizer, gradients, activations (what the blocks keep) and work (the larger of
       the logits with their gradient and one block's way back).
     """
-    model, policy = config.model, config.train.remat
+    model, policy, split = config.model, config.train.remat, split or Split()
     parts = num_params(model)
     number = sum(parts.values())
-    blocks = [(model.num_layers, _block_bytes(model, row.target, row.source, dtype_bytes))]
+    block_bytes = partial(_block_bytes, model, b=dtype_bytes, tensor=split.tensor)
+    blocks = [(model.num_layers, block_bytes(row.target, row.source))]
     if row.source:
-        blocks.append((model.encoder_layers, _block_bytes(model, row.source, 0, dtype_bytes)))
+        blocks.append((model.encoder_layers, block_bytes(row.source, 0)))
     kept = sum(layers * block[policy] for layers, block in blocks)
     kept += 3 * dtype_bytes * model.hidden_size * row.tokens
     transient = max(block["transient"] for _, block in blocks)
     if policy != "none":  # what was not kept comes back, one block at a time
         transient += max(block["none"] for _, block in blocks)
-    logits = 2 * _FLOAT32 * model.vocab_size * row.predicted
+    logits = 2 * _FLOAT32 * model.vocab_size * row.predicted / split.tensor
     # In a smaller type the matrices are cast once and the copies kept for the way back.
-    cast = dtype_bytes * number if dtype_bytes < _FLOAT32 else 0
+    cast = dtype_bytes * number // split.state if dtype_bytes < _FLOAT32 else 0
     return {
-        "parameters": _FLOAT32 * number,
-        "optimizer": _optimizer_bytes(config, number),
+        "parameters": _FLOAT32 * number // split.state,
+        "optimizer": _optimizer_bytes(config, number) // split.state,
         # Besides the sum over micro-batches there is the gradient of the present one.
-        "gradients": _FLOAT32 * number * (2 if accumulates else 1),
+        "gradients": _FLOAT32 * number * (2 if accumulates else 1) // split.state,
         "activations": int(rows * kept) + cast,
         "work": int(rows * max(logits, transient)),
     }
@@ -184,7 +202,12 @@ _FLOAT32 = 4
 
 
 def _optimizer_bytes(config: Config, number: int) -> int:
-    if config.optimizer.name == "adamw":
+    if config.optimizer.name == "lion":
+        return _FLOAT32 * number
+    if config.optimizer.name == "muon":  # one moment inside the layers, two outside
+        parts = num_params(config.model)
+        return _FLOAT32 * (number + parts["embed"] + parts.get("head", 0))
+    if config.optimizer.name != "adafactor":
         return 2 * _FLOAT32 * number
     # Adafactor keeps the rows and columns of every matrix, about its sides.
     model = config.model
@@ -193,7 +216,9 @@ def _optimizer_bytes(config: Config, number: int) -> int:
     return _FLOAT32 * (model.vocab_size + model.hidden_size + layers * sides)
 
 
-def _block_bytes(model: ModelConfig, length: int, memory: int, b: int) -> dict[str, float]:
+def _block_bytes(
+    model: ModelConfig, length: int, memory: int, *, b: int, tensor: int
+) -> dict[str, float]:
     """Bytes of one row in one block: what each remat policy keeps, and what the way back needs.
 
     Args:
@@ -201,13 +226,14 @@ def _block_bytes(model: ModelConfig, length: int, memory: int, b: int) -> dict[s
       length: positions of the row.
       memory: positions that cross-attention looks at; 0: there is none.
       b: bytes of a number in the compute type.
+      tensor: parts that heads and inner width are split into.
     """
-    D, M, H = model.hidden_size, model.mlp_width, model.num_heads
+    D, M, H = model.hidden_size, model.mlp_width / tensor, model.num_heads / tensor
     up = 2 if model.mlp_gated else 1
     pairs = H * length * (length + memory)
     attentions = 2 if memory else 1
     queries = attentions * length * H * model.head_width
-    keys = 2 * (length + memory) * model.kv_heads * model.head_width
+    keys = 2 * (length + memory) * model.kv_heads / tensor * model.head_width
     # Norms (normalised and scaled), q, k, v, probabilities, mixed values; the MLP's inputs to its
     # products and its activation's slope.
     norms = (attentions + 1) * 2 * D * length
@@ -223,7 +249,7 @@ def _block_bytes(model: ModelConfig, length: int, memory: int, b: int) -> dict[s
 
 
 def largest_micro_batch(
-    config: Config, row: Lengths, budget: int, shards: int, *, dtype_bytes: int
+    config: Config, row: Lengths, budget: int, split: Split, *, dtype_bytes: int
 ) -> int:
     """Rows of the largest micro-batch that fits: a divisor of the global batch.
 
@@ -231,19 +257,24 @@ def largest_micro_batch(
       config: resolved.
       row: lengths of a row.
       budget: bytes that a step may take on each device.
-      shards: parts that the rows are split into; they divide the answer.
+      split: of the mesh; the parts of the rows divide the answer.
       dtype_bytes: of the compute type.
 
     Returns:
       Rows over all devices, at least one for each shard.
     """
     batch = config.train.global_batch_size
-    for rows in range(batch, shards, -1):
-        if batch % rows or rows % shards:
+    for rows in range(batch, split.rows, -1):
+        if batch % rows or rows % split.rows:
             continue
         parts = memory(
-            config, row, rows // shards, dtype_bytes=dtype_bytes, accumulates=rows < batch
+            config,
+            row,
+            rows // split.rows,
+            dtype_bytes=dtype_bytes,
+            accumulates=rows < batch,
+            split=split,
         )
         if sum(parts.values()) <= budget:
             return rows
-    return shards
+    return split.rows

@@ -117,7 +117,7 @@ def _small(**train):
 def test_largest_micro_batch():
     config, row = _small(global_batch_size=48)
     budget = 40 * 2**30
-    best = flops.largest_micro_batch(config, row, budget, 1, dtype_bytes=2)
+    best = flops.largest_micro_batch(config, row, budget, flops.Split(), dtype_bytes=2)
     assert 1 < best < 48
     assert 48 % best == 0
 
@@ -127,6 +127,8 @@ def test_largest_micro_batch():
 
     assert fits(best)
     assert not any(fits(rows) for rows in range(best + 1, 49) if 48 % rows == 0)
-    assert flops.largest_micro_batch(config, row, 10**15, 8, dtype_bytes=4) == 48
-    assert flops.largest_micro_batch(config, row, 0, 8, dtype_bytes=4) == 8
-    assert flops.largest_micro_batch(config, row, budget, 8, dtype_bytes=2) % 8 == 0
+    assert flops.largest_micro_batch(config, row, 10**15, flops.Split(rows=8), dtype_bytes=4) == 48
+    assert flops.largest_micro_batch(config, row, 0, flops.Split(rows=8), dtype_bytes=4) == 8
+    assert (
+        flops.largest_micro_batch(config, row, budget, flops.Split(rows=8), dtype_bytes=2) % 8 == 0
+    )

@@ -55,12 +55,12 @@ class Embed(nn.Module):
         token_types_BT: jax.Array | None = None,
     ) -> jax.Array:
         """int32 ids, positions and token types (None: all 0) -> x_BTD in `dtype`."""
-        x_BTD = jnp.take(self.token, inputs_BT, axis=0)
+        x_BTD = _rows(self.token, "vocab", inputs_BT)
         if self.config.position == "learned":
-            x_BTD = x_BTD + jnp.take(self.position, positions_BT, axis=0)
+            x_BTD = x_BTD + _rows(self.position, "positions", positions_BT)
         if self.config.token_types:
             types_BT = jnp.zeros_like(inputs_BT) if token_types_BT is None else token_types_BT
-            x_BTD = x_BTD + jnp.take(self.token_type, types_BT, axis=0)
+            x_BTD = x_BTD + _rows(self.token_type, "token_types", types_BT)
         x_BTD = x_BTD.astype(self.dtype)
         return self.norm(x_BTD) if self.config.embedding_norm else x_BTD
 
@@ -72,3 +72,12 @@ class Embed(nn.Module):
             self.token.astype(self.dtype),
             preferred_element_type=jnp.float32,
         )
+
+
+def _rows(table: jax.Array, name: str, ids_BT: jax.Array) -> jax.Array:
+    """Rows of a table, x_BTD: split like activations, whatever the table is split like."""
+    # Whole rows first: looked up in a table split along D, they would have to be put together
+    # again on every device before they could be split by rows of the batch.
+    table = nn.with_logical_constraint(table, (name, "act_embed"))
+    x_BTD = jnp.take(table, ids_BT, axis=0)
+    return nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))

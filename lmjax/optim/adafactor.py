@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lmjax.optim.dims import Dims, dims_of, is_boxed
+from lmjax.optim.dims import Dims, is_boxed, map_dims, rms, tree_dims
 
 _EPSILON_GRAD = 1e-30
 _EPSILON_SCALE = 1e-3
@@ -54,27 +54,17 @@ def scale_by_adafactor(
       decay_rate: exponent of the moment's decay.
       clip: largest RMS of an update, per layer.
     """
-    is_names = lambda x: isinstance(x, tuple) and not hasattr(x, "_fields")
-    dims = jax.tree.map(dims_of, axes, is_leaf=is_names)
-    is_dims = lambda x: isinstance(x, Dims)
+    dims = tree_dims(axes)
 
     def init(params: Any) -> AdafactorState:
-        moments = jax.tree.map(_zeros, dims, params, is_leaf=is_dims)
-        return AdafactorState(jnp.zeros((), jnp.int32), moments)
+        return AdafactorState(jnp.zeros((), jnp.int32), map_dims(_zeros, dims, params))
 
     def update(grads: Any, state: AdafactorState, params: Any) -> tuple[Any, AdafactorState]:
         count = state.count + 1
         beta = 1.0 - count.astype(jnp.float32) ** -decay_rate
-        moments = jax.tree.map(
-            lambda d, g, m: _decayed(d, g, m, beta), dims, grads, state.moments, is_leaf=is_dims
-        )
-        updates = jax.tree.map(
-            lambda d, g, p, m: _direction(d, g, p, m, clip),
-            dims,
-            grads,
-            params,
-            moments,
-            is_leaf=is_dims,
+        moments = map_dims(lambda d, g, m: _decayed(d, g, m, beta), dims, grads, state.moments)
+        updates = map_dims(
+            lambda d, g, p, m: _direction(d, g, p, m, clip), dims, grads, params, moments
         )
         return updates, AdafactorState(count, moments)
 
@@ -124,10 +114,5 @@ def _direction(
         update = grad * jax.lax.rsqrt(rows / mean) * jax.lax.rsqrt(columns)
     else:
         update = grad * jax.lax.rsqrt(moment.whole)
-    update /= jnp.maximum(1.0, _rms(dims, update) / clip)
-    return update * jnp.maximum(_rms(dims, param), _EPSILON_SCALE)
-
-
-def _rms(dims: Dims, x: jax.Array) -> jax.Array:
-    """Root mean square of each layer's parameter, with kept dims."""
-    return jnp.sqrt(jnp.square(x).mean(dims.of_one, keepdims=True))
+    update /= jnp.maximum(1.0, rms(dims, update) / clip)
+    return update * jnp.maximum(rms(dims, param), _EPSILON_SCALE)

@@ -8,14 +8,17 @@ outputs. A head is a pair of dims; whatever else is left is one dim each, inputs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 _HEADS = ("heads", "kv_heads")
+# Tables that are looked up by one of their dims, and the projection onto the vocabulary.
+_TABLES = ("vocab", "positions", "token_types", "relative_buckets")
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,13 @@ class Dims:
       layers: those over which it is a stack of parameters.
       inputs: of a matrix; empty for a vector.
       outputs: of a matrix, or all of a vector.
+      table: a matrix that is a table of embeddings, or the output projection.
     """
 
     layers: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    table: bool = False
 
     @property
     def is_matrix(self) -> bool:
@@ -57,7 +62,23 @@ def dims_of(names: Sequence[str | None]) -> Dims:
             groups.append((i,))
     if len(groups) > 2:
         raise ValueError(f"a parameter with axes {tuple(names)} is neither vector nor matrix")
-    return Dims(layers, *((groups[0], groups[1]) if len(groups) == 2 else ((), groups[0])))
+    inputs, outputs = groups if len(groups) == 2 else ((), groups[0])
+    return Dims(layers, inputs, outputs, table=any(name in _TABLES for name in names))
+
+
+def tree_dims(axes: Any) -> Any:
+    """Tree of the parameters' axis names -> tree of their `Dims`."""
+    return jax.tree.map(dims_of, axes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def map_dims(f: Callable, dims: Any, *trees: Any) -> Any:
+    """`jax.tree.map` over dims and the parameter (or what else there is of it) in each tree."""
+    return jax.tree.map(f, dims, *trees, is_leaf=lambda x: isinstance(x, Dims))
+
+
+def rms(dims: Dims, x: jax.Array) -> jax.Array:
+    """Root mean square of each layer's parameter, with kept dims."""
+    return jnp.sqrt(jnp.square(x).mean(dims.of_one, keepdims=True))
 
 
 def axis_names(named_params: Any) -> Any:

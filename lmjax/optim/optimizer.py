@@ -6,6 +6,7 @@ which is part of the optimizer state and so of every checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ import optax
 
 from lmjax.config import OptimizerConfig, WeightDecay
 from lmjax.optim.adafactor import scale_by_adafactor
+from lmjax.optim.adam import scale_by_adam, scale_by_parameter_rms, stable_adamw
+from lmjax.optim.muon import scale_by_muon_or_adam
 from lmjax.optim.policy import match, name_of
 from lmjax.optim.schedule import Schedule
 
@@ -45,29 +48,32 @@ def add_decayed_weights(policy: WeightDecay) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _adamw(config: OptimizerConfig, axes: Any) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019), with bias correction."""
-    del axes  # elementwise
-    return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=jnp.float32)
-
-
-def _adafactor(config: OptimizerConfig, axes: Any) -> optax.GradientTransformation:
-    return scale_by_adafactor(axes)
-
-
-OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}
+# (config, axis names, decay) -> the rule with its decoupled decay (Loshchilov and Hutter 2019).
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adamw": lambda config, axes, decay: optax.chain(scale_by_adam(config), decay),
+    "adamw_rms": lambda config, axes, decay: optax.chain(
+        scale_by_adam(config), scale_by_parameter_rms(axes), decay
+    ),
+    "stable_adamw": stable_adamw,
+    "adafactor": lambda config, axes, decay: optax.chain(scale_by_adafactor(axes), decay),
+    "lion": lambda config, axes, decay: optax.chain(
+        optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=jnp.float32), decay
+    ),
+    "muon": lambda config, axes, decay: optax.chain(scale_by_muon_or_adam(config, axes), decay),
+}
 
 
 def make_optimizer(
     config: OptimizerConfig, schedule: Schedule, axes: Any
 ) -> optax.GradientTransformation:
-    """Clipping by global norm, the named rule, weight decay, then the learning rate.
+    """Clipping by global norm, the named rule with its weight decay, then the learning rate.
 
     Args:
       config: the named rule and its constants.
       schedule: step -> learning rate.
       axes: tree of the parameters' logical axis names, as `dims.axis_names` gives it.
     """
+    decay = add_decayed_weights(weight_decay_policy(config.weight_decay))
     clip = (
         optax.identity()
         if config.clip_norm is None
@@ -75,7 +81,6 @@ def make_optimizer(
     )
     return optax.chain(
         clip,
-        OPTIMIZERS[config.name](config, axes),
-        add_decayed_weights(weight_decay_policy(config.weight_decay)),
+        OPTIMIZERS[config.name](config, axes, decay),
         optax.scale_by_learning_rate(schedule),
     )

@@ -6,16 +6,52 @@ deprecated name of it. One device is a mesh of one: there is no other code path.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh
 
+from lmjax.config import MeshConfig
+from lmjax.errors import UserError
 from lmjax.parallel.rules import MESH_AXES
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices along the data axis; the other axes of `MESH_AXES` have size 1."""
-    devices = jax.devices() if devices is None else devices
-    shape = (len(devices),) + (1,) * (len(MESH_AXES) - 1)
+def axis_sizes(config: MeshConfig, num_devices: int) -> dict[str, int]:
+    """Size of each axis of `MESH_AXES`: the axis of the preset takes what the others leave.
+
+    Raises:
+      UserError: the sizes do not come to the number of devices.
+    """
+    asked = dict(zip(MESH_AXES, (config.data, config.fsdp, config.tensor), strict=True))
+    sizes = {axis: size or 1 for axis, size in asked.items()}
+    if asked[config.preset] is None:
+        sizes[config.preset] = max(num_devices // math.prod(sizes.values()), 1)
+    total = math.prod(sizes.values())
+    if total != num_devices:
+        shape = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1)
+        given = " x ".join(f"config.mesh.{axis}={size}" for axis, size in asked.items() if size)
+        few = "more" if total < num_devices else "fewer"
+        raise UserError(
+            f"the mesh {shape or 'of 1'} takes {total} devices and there are {few}: {num_devices}; "
+            f"{given} must come to {num_devices}, or divide it with config.mesh.{config.preset} "
+            "left out"
+        )
+    return sizes
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices as a mesh with the axes `MESH_AXES`.
+
+    `jax.make_mesh` puts neighbours of the mesh, last axis first, on chips that are neighbours.
+
+    Raises:
+      UserError: from `axis_sizes`.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = axis_sizes(config, len(devices))
     # Auto: the compiler propagates shardings between the constraints that the modules set.
-    return Mesh(np.array(devices).reshape(shape), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES))
+    types = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(
+        tuple(sizes[axis] for axis in MESH_AXES), MESH_AXES, axis_types=types, devices=devices
+    )

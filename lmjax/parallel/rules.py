@@ -1,42 +1,100 @@
 """Logical axes to mesh axes: the only place where a mesh axis is named.
 
 Parameters and activations name their dimensions once, where they are made ("embed", "heads",
-"act_batch", ...). A preset says which of those are split over which axis of the mesh; whatever it
-does not name is replicated.
+"act_batch", ...). The rules say which of those are split over which axis of the mesh; whatever they
+do not name is replicated. There is one table for all meshes: an axis of size 1 splits nothing.
+
+- data: rows of the batch; parameters are whole on every device.
+- fsdp: rows of the batch, too, and every parameter with its optimizer state along its `embed` side
+  (ZeRO: Rajbhandari et al. 2020); a layer is gathered when it is needed.
+- tensor: heads, inner width of the MLP and vocabulary (Megatron-LM: Shoeybi et al. 2019); rows of
+  the batch are whole.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import jax
 import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-MESH_AXES = ("data",)
+from lmjax import flops
+from lmjax.errors import UserError
+
+# From the slowest links to the fastest: tensor exchanges activations within every layer.
+MESH_AXES = ("data", "fsdp", "tensor")
 
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
-# Replicated parameters, rows of the batch split over all devices.
-_DATA: Rules = (("act_batch", "data"),)
+# An axis of the mesh is used once per array, by the first rule that fits.
+RULES: Rules = (
+    ("act_batch", ("data", "fsdp")),
+    ("embed", "fsdp"),
+    ("embed_out", "fsdp"),
+    ("norm", "fsdp"),
+    ("vocab", "tensor"),
+    ("heads", "tensor"),
+    ("kv_heads", "tensor"),
+    ("mlp", ("tensor", "fsdp")),  # what has no embed side: a bias
+    ("mlp", "tensor"),
+    ("act_mlp", "tensor"),
+    ("act_vocab", "tensor"),
+)
 
-PRESETS: dict[str, Rules] = {"data": _DATA}
+_BATCH_AXES = dict(RULES)["act_batch"]
 
 
-def batch_axes(rules: Rules) -> str | tuple[str, ...] | None:
-    """The mesh axes over which the rows of a batch are split."""
-    return dict(rules).get("act_batch")
-
-
-def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """How a [B, ...] field of a batch lies on the mesh."""
-    return NamedSharding(mesh, PartitionSpec(batch_axes(rules)))
+    return NamedSharding(mesh, PartitionSpec(_BATCH_AXES))
 
 
-def num_batch_shards(mesh: Mesh, rules: Rules) -> int:
-    """Number of parts that the rows of a batch are split into."""
-    axes = batch_axes(rules) or ()
-    size = 1
-    for axis in (axes,) if isinstance(axes, str) else axes:
-        size *= mesh.shape[axis]
-    return size
+def num_parts(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
+    """Number of parts of a dim that a `PartitionSpec` lays over these axes."""
+    return math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
+def split(mesh: Mesh) -> flops.Split:
+    """Into how many parts the mesh splits rows, state and inner widths."""
+    tensor = mesh.shape["tensor"]
+    rows = num_parts(mesh, _BATCH_AXES)
+    return flops.Split(rows=rows, state=mesh.shape["fsdp"] * tensor, tensor=tensor)
+
+
+def state_shardings(named: Any, mesh: Mesh) -> Any:
+    """Shardings of a tree of arrays that carry their logical axis names.
+
+    Raises:
+      UserError: a dim does not divide over the axis that splits it; naming all the numbers.
+    """
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(named), mesh, RULES)
+    is_boxed = lambda x: isinstance(x, nn.LogicallyPartitioned)
+    for box, sharding in zip(
+        jax.tree.leaves(named, is_leaf=is_boxed), jax.tree.leaves(shardings), strict=True
+    ):
+        if not is_boxed(box):
+            continue
+        for name, size, axes in zip(box.names, box.value.shape, sharding.spec, strict=False):
+            parts = num_parts(mesh, axes)
+            if size % parts:
+                over = axes if isinstance(axes, str) else " x ".join(axes)
+                raise UserError(
+                    f"config.mesh splits {_WORDS.get(name, name)} over {over}: {size} does not "
+                    f"divide by {parts}; set config.mesh so that it does"
+                )
+    return shardings
+
+
+_WORDS = {
+    "embed": "the width (config.model.hidden_size)",
+    "heads": "attention heads (config.model.num_heads)",
+    "kv_heads": "key/value heads (config.model.num_kv_heads, or num_heads)",
+    "mlp": "the inner width (config.model.mlp_size)",
+    "vocab": "the vocabulary (config.model.vocab_size)",
+}
 
 
 def host_rows(sharding: NamedSharding, micro_rows: int, num_micro: int) -> np.ndarray:

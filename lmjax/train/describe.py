@@ -14,6 +14,7 @@ from lmjax import config as config_lib
 from lmjax import flops
 from lmjax.config import Config
 from lmjax.optim.policy import name_of
+from lmjax.parallel.rules import num_parts
 from lmjax.train import device as device_lib
 from lmjax.train.console import count, duration, size
 from lmjax.train.setup import Data, Program
@@ -66,7 +67,9 @@ def headline(program: Program, expected: Estimate) -> list[str]:
     tokens = train.global_batch_size * row.tokens
     shape = f"({row.source} + {row.target})" if row.source else f"{row.target}"
     micro = f", {program.num_micro} micro-batches of {program.micro_rows}" * (program.num_micro > 1)
-    device = f"{program.mesh.devices.size} x {program.device.device_kind}"
+    axes = [f"{axis} {size}" for axis, size in program.mesh.shape.items() if size > 1]
+    mesh = f" ({' x '.join(axes)})" if axes else ""
+    device = f"{program.mesh.devices.size} x {program.device.device_kind}{mesh}"
     total = expected.seconds_per_step * train.num_steps
     return [
         f"{config.family} {config.model.preset or ''}: {count(num_params)} parameters, "
@@ -164,7 +167,11 @@ def _parameter_table(program: Program) -> Table:
     for (path, leaf), sharding in zip(leaves, shardings, strict=True):
         name = name_of(path)
         parts[name.split("/")[0]] = parts.get(name.split("/")[0], 0) + leaf.size
-        split = [str(axis) for axis in sharding.spec if axis is not None]
+        split = [
+            f"{axes if isinstance(axes, str) else ' x '.join(axes)} {n}"
+            for axes in sharding.spec
+            if (n := num_parts(program.mesh, axes)) > 1
+        ]
         table.add_row(name, str(leaf.shape), f"{leaf.size:,}", ", ".join(split) or "replicated")
     table.add_section()
     for part, number in parts.items():
@@ -182,6 +189,7 @@ def _cost_table(program: Program) -> Table:
         program.rows_per_device,
         dtype_bytes=program.model.dtype.itemsize,
         accumulates=program.num_micro > 1,
+        split=program.split,
     )
     for part, num_bytes in parts.items():
         table.add_row(part, size(num_bytes))

@@ -88,6 +88,11 @@ class Program:
         return self.batch_sharding.shard_shape((self.micro_rows,))[0]
 
     @property
+    def split(self) -> flops.Split:
+        """What of rows and state one device holds."""
+        return rules_lib.split(self.mesh)
+
+    @property
     def row(self) -> flops.Lengths:
         """Lengths of one row."""
         return flops.lengths(self.objective.spec(1))
@@ -105,10 +110,7 @@ class Program:
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
         """Mesh and axis rules that tracing looks for; enter it around whatever runs the model."""
-        with (
-            jax.set_mesh(self.mesh),
-            nn.logical_axis_rules(rules_lib.PRESETS[self.config.mesh.preset]),
-        ):
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(rules_lib.RULES):
             yield
 
     def init(self) -> TrainState:
@@ -164,10 +166,8 @@ def make_program(
     """
     if ids is None:
         ids = Ids(num_ids=config.tokenizer.vocab_size, num_rows=config.model.vocab_size)
-    rules = rules_lib.PRESETS[config.mesh.preset]
-    mesh = make_mesh(devices)
-    sharding = rules_lib.batch_sharding(mesh, rules)
-    shards = rules_lib.num_batch_shards(mesh, rules)
+    mesh = make_mesh(config.mesh, devices)
+    sharding = rules_lib.batch_sharding(mesh)
     dtype, reason = device_lib.compute_dtype(config.train.dtype, mesh.devices.flat[0])
     unroll = config.train.unroll_layers
     if unroll == "auto":
@@ -188,11 +188,11 @@ def make_program(
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
     objective = objectives.make(config, ids)
     row = flops.lengths(objective.spec(1))
-    micro_rows = _micro_rows(config, row, dtype, mesh.devices.flat[0], shards)
+    micro_rows = _micro_rows(config, row, dtype, mesh)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
     axes = axis_names(state_lib.named_params(model, spec))
     optimizer = make_optimizer(config.optimizer, schedule, axes)
-    abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh, rules)
+    abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh)
     return Program(
         config,
         objective,
@@ -208,23 +208,23 @@ def make_program(
     )
 
 
-def _micro_rows(
-    config: Config, row: flops.Lengths, dtype: Any, device: jax.Device, shards: int
-) -> int:
-    batch = config.train.global_batch_size
+def _micro_rows(config: Config, row: flops.Lengths, dtype: Any, mesh: Mesh) -> int:
+    batch, split = config.train.global_batch_size, rules_lib.split(mesh)
+    shards = split.rows
     if batch % shards:
         raise UserError(
-            f"config.train.global_batch_size={batch} does not divide over {shards} devices; "
-            f"take a multiple of {shards}, or fewer devices"
+            f"config.train.global_batch_size={batch} does not divide over the {shards} parts that "
+            f"the mesh splits rows into; take a multiple of {shards}, fewer devices, or "
+            "config.mesh.preset=tensor"
         )
     micro = config.train.micro_batch_size
     if micro == "auto":
-        budget = device_lib.memory_budget(device)
-        return flops.largest_micro_batch(config, row, budget, shards, dtype_bytes=dtype.itemsize)
+        budget = device_lib.memory_budget(mesh.devices.flat[0])
+        return flops.largest_micro_batch(config, row, budget, split, dtype_bytes=dtype.itemsize)
     if micro % shards:
         raise UserError(
-            f"config.train.micro_batch_size={micro} does not divide over {shards} devices; "
-            f"take a multiple of {shards} or 'auto'"
+            f"config.train.micro_batch_size={micro} does not divide over the {shards} parts that "
+            f"the mesh splits rows into; take a multiple of {shards} or 'auto'"
         )
     return micro
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from lmjax.parallel.rules import Rules
+from lmjax.parallel.rules import state_shardings
 from lmjax.train import loss
 
 
@@ -82,12 +82,14 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     batch: dict[str, jax.ShapeDtypeStruct],
     mesh: Mesh,
-    rules: Rules,
 ) -> tuple[TrainState, TrainState]:
-    """Shapes of the state, and the sharding of each leaf, before anything is allocated."""
+    """Shapes of the state, and the sharding of each leaf, before anything is allocated.
+
+    Raises:
+      UserError: a dim does not divide over its axis of the mesh.
+    """
     named = jax.eval_shape(lambda: create(model, optimizer, _zeros(batch), 0))
-    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(named), mesh, rules)
-    return nn.unbox(named), shardings
+    return nn.unbox(named), state_shardings(named, mesh)
 
 
 def init(

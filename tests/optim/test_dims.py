@@ -6,14 +6,14 @@ from lmjax.optim.dims import Dims, dims_of
 @pytest.mark.parametrize(
     ("names", "dims"),
     [
-        (("vocab", "embed"), Dims((), (0,), (1,))),
+        (("vocab", "embed"), Dims((), (0,), (1,), table=True)),
         (("layers", "embed", "heads", "head_dim"), Dims((0,), (1,), (2, 3))),
         (("layers", "heads", "head_dim", "embed"), Dims((0,), (1, 2), (3,))),
         (("embed", "kv_heads", "head_dim"), Dims((), (0,), (1, 2))),
         (("layers", "heads", "head_dim"), Dims((0,), (), (1, 2))),
         (("layers", "norm"), Dims((0,), (), (1,))),
         (("norm",), Dims((), (), (0,))),
-        (("relative_buckets", "heads"), Dims((), (0,), (1,))),
+        (("relative_buckets", "heads"), Dims((), (0,), (1,), table=True)),
         (("embed", "embed_out"), Dims((), (0,), (1,))),
     ],
 )
