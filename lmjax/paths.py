@@ -8,8 +8,11 @@ written as a whole. All goes through fsspec, where `etils.epath` finds its files
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import fsspec
@@ -21,6 +24,8 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 # It prints a stack for what it raises as well.
 logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
+CACHE_DIR = "~/.cache/lmjax"
+
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
 _CREDENTIALS = {
     "gs": "run `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS",
@@ -30,8 +35,8 @@ _CREDENTIALS = {
 # Modules of the exceptions that stores and their clients raise besides OSError.
 _CLIENTS = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "httpx", "huggingface_hub"}
 _CLIENTS |= {"requests", "s3fs"}
-_DENIED = ("401", "403", "forbidden", "denied", "anonymous", "credential", "unauthenticated")
-_MISSING = ("404", "nosuchbucket", "not_found", "does not exist", "invalid bucket", "bucket name")
+_DENIED = r"\b401\b|\b403\b|forbidden|denied|anonymous|credential|unauthenticated"
+_MISSING = r"\b404\b|nosuchbucket|not_found|does not exist|bucket name"
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -79,20 +84,24 @@ def explain(url: str | os.PathLike, error: Exception) -> str:
     """One line on a failure at `url`: what it is and what to do about it."""
     url, scheme = os.fspath(url), os.fspath(url).partition("://")[0]
     why = " ".join(str(error).split())[:200]
-    said = f"{type(error).__name__}: {why}".lower()
+    # What the store says, without the names that the user has chosen.
+    said = f"{type(error).__name__}: {error}".lower().replace(url.lower().split("://")[1], "")
     if isinstance(error, ImportError):
         extra = _EXTRAS.get(scheme)
         fix = f"pip install 'lmjax[{extra}]'" if extra else "install the package that it names"
         return f"{url}: {scheme}:// cannot be read here ({why}); {fix}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{url}: this disk is full ({why}); free some space and run the same command again"
     if "protocol not known" in said:
         return f"{url}: {scheme}:// is no kind of storage known here; use gs://, s3:// or a folder"
-    if isinstance(error, PermissionError) or any(word in said for word in _DENIED):
+    missing = isinstance(error, FileNotFoundError) or re.search(_MISSING, said)
+    if not missing and (isinstance(error, PermissionError) or re.search(_DENIED, said)):
         fix = _CREDENTIALS.get(scheme, "give this process the right to it")
         return f"{url}: no credentials, or they do not allow this ({why}); {fix}"
-    if isinstance(error, FileNotFoundError) or any(word in said for word in _MISSING):
+    if missing:
         return f"{url}: not there ({why}); check the URL, and create the bucket if it is missing"
     return (
-        f"{url}: cannot be reached ({type(error).__name__}: {why}); check the network, "
+        f"{url}: cannot be reached or used ({type(error).__name__}: {why}); check the network, "
         "then run the same command again"
     )
 
@@ -117,6 +126,12 @@ def write_bytes(url: str | os.PathLike, data: bytes) -> None:
 def join(url: str | os.PathLike, *parts: str) -> str:
     """A path below a URL."""
     return "/".join([os.fspath(url).rstrip("/"), *parts])
+
+
+def local_folder(url: str, kind: str, cache_dir: str = CACHE_DIR) -> str:
+    """The folder on this disk where things of `kind` are made for `url`; always the same one."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return os.path.join(os.path.expanduser(cache_dir), kind, key)
 
 
 def size(url: str) -> int:

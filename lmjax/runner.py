@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import io
 import json
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +52,11 @@ def load_config_file(path: str) -> dict[str, Any]:
     Raises:
       UserError: no `get_config`, or an error inside it.
     """
+    if paths.is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / Path(path).name
+            copy.write_bytes(paths.read_bytes(path) or b"")
+            return load_config_file(str(copy))
     spec = importlib.util.spec_from_file_location(f"lmjax_config_{Path(path).stem}", path)
     if spec is None:
         raise UserError(f"config file {path} is no Python file; see configs/ for examples")
@@ -77,9 +84,13 @@ def _source(request: Request) -> dict[str, str] | None:
     path = request.config_file
     if path is None:
         return None
-    if not Path(path).is_file():
+    if paths.is_remote(path):
+        content = paths.read_bytes(path)
+    else:
+        content = Path(path).read_bytes() if Path(path).is_file() else None
+    if content is None:
         raise UserError(f"config file {path} is not there; see configs/ for the ones that are")
-    return {"file": path, "sha256": workdir.sha256(path)}
+    return {"file": path, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _run_config(request: Request) -> RunConfig:

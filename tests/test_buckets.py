@@ -19,6 +19,7 @@ import pytest
 
 import lmjax
 from lmjax import paths, runner
+from lmjax.errors import UserError
 from lmjax.train.metrics import TIMINGS
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,7 @@ class Bucket:
             port = free.getsockname()[1]
         command, clients, options = emulator(port)
         self.environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **clients}
+        self.environment |= {"HOME": str(folder)}  # the cache folder
         self.environment |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "jit")}
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment
@@ -146,16 +148,21 @@ def parameters(checkpoint):
     return ocp.StandardCheckpointer().restore((checkpoint / "state").absolute())["params"]
 
 
-def test_a_run_that_only_the_bucket_remembers(tmp_path, capsys):
+def test_a_run_that_only_the_bucket_remembers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     text, config = tmp_path / "text.jsonl", tmp_path / "config.py"
     text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:30]))
     config.write_text(CONFIG.format(path=str(text), cache=str(tmp_path / "cache")))
-    url = f"memory://{tmp_path.name}/run"
-    assert runner.train(runner.Request(str(config), url, {"train.num_steps": 6})) == 0
+    url, config_url = f"memory://{tmp_path.name}/run", f"memory://{tmp_path.name}/config.py"
+    with pytest.raises(UserError, match=r"config\.py is not there"):
+        runner.train(runner.Request(config_url, url))
+    paths.write_bytes(config_url, config.read_bytes())
+    assert runner.train(runner.Request(config_url, url, {"train.num_steps": 6})) == 0
     found = paths.find(url)
     assert {"config.json", "lmjax.log", "metrics.jsonl", "tokenizer/tokenizer.model"} < set(found)
     assert {"checkpoints/5/commit_success.txt", "checkpoints/6/commit_success.txt"} < set(found)
     assert runner.evaluate(runner.Request(None, url)) == 0
+    assert not [p for p in (tmp_path / ".cache" / "lmjax").rglob("*") if p.is_file()]
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert row == rows(paths.read_bytes(f"{url}/metrics.jsonl"))[-1]
 

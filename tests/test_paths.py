@@ -1,3 +1,5 @@
+import errno
+
 import fsspec
 import pytest
 
@@ -21,10 +23,14 @@ ClientError.__module__ = "aiohttp.client_exceptions"
     ("url", "error", "parts"),
     [
         ("gs://b/x", FileNotFoundError("b/x"), ["gs://b/x: not there", "create the bucket"]),
+        ("gs://b/401", FileNotFoundError("b/401"), ["not there"]),
+        ("gs://b/x", ValueError('NOT_FOUND: Error writing "gs://b/x"'), ["not there"]),
+        ("gs://credentials/x", ClientError("credentials/x: timeout"), ["check the network"]),
         ("gs://b/x", OSError("Forbidden: b/x"), ["no credentials", "gcloud auth"]),
         ("s3://b/x", NoCredentialsError("Unable to locate"), ["no credentials", "aws configure"]),
         ("s3://b/x", PermissionError("Access Denied"), ["no credentials", "AWS_ACCESS_KEY_ID"]),
         ("hf://datasets/a", PermissionError("gated"), ["HF_TOKEN"]),
+        ("gs://b/x", OSError(errno.ENOSPC, "No space left"), ["disk is full", "free some space"]),
         ("gs://b/x", ImportError("Please install gcsfs"), ["pip install 'lmjax[gcs]'"]),
         ("gs://b/x", ClientError("Cannot\nconnect"), ["check the network"]),
     ],

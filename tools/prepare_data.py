@@ -7,7 +7,7 @@ import functools
 
 from absl import flags
 
-from lmjax import cli
+from lmjax import cli, paths
 from lmjax.data import files, output, prepare, progress, store
 
 INPUT = flags.DEFINE_string("input", None, "files, globs, folders or URLs, comma-separated")
@@ -25,7 +25,7 @@ TEXT_SPLIT = flags.DEFINE_enum(
 )
 VERIFY = flags.DEFINE_bool("verify", False, "then read the whole store and check every SHA-256")
 CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", output.CACHE_DIR, "where the store of a URL is built before it goes there"
+    "cache_dir", paths.CACHE_DIR, "where the store of a URL is built before it goes there"
 )
 flags.mark_flags_as_required(["input", "tokenizer", "output"])
 

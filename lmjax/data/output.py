@@ -8,7 +8,6 @@ unfinished, whoever looks at it in the meantime.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,12 +16,10 @@ from lmjax import paths
 from lmjax.data import files as files_lib
 from lmjax.errors import UserError
 
-CACHE_DIR = "~/.cache/lmjax"
-
 
 @contextlib.contextmanager
 def folder(
-    path: str, *, marker: str, cache_dir: str = CACHE_DIR, log: Callable[[str], None]
+    path: str, *, marker: str, cache_dir: str = paths.CACHE_DIR, log: Callable[[str], None]
 ) -> Iterator[str]:
     """Yields the local folder to write what belongs to `path`; it is there when the block ends.
 
@@ -41,9 +38,7 @@ def folder(
     url = path.rstrip("/")
     if paths.read_bytes(paths.join(url, marker)) is not None:
         raise UserError(f"{url}: holds a finished one already; choose another output or delete it")
-    local = os.path.join(
-        os.path.expanduser(cache_dir), "outputs", hashlib.sha256(url.encode()).hexdigest()[:16]
-    )
+    local = paths.local_folder(url, "outputs", cache_dir)
     with files_lib.writing(local):
         os.makedirs(local, exist_ok=True)
     yield local

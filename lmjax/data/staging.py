@@ -53,23 +53,34 @@ def fetch(url: str, cache_dir: str, log: Callable[[str], None]) -> str:
             log(f"waiting for another process that fetches {url}")
             lock.acquire()
     try:
-        if store.is_store(folder):
+        entries = _entries(url, manifest)
+        missing = [entry for entry in entries if not _is_there(folder, entry)]
+        if store.is_store(folder) and not missing:
             log(f"using the copy of {url} fetched before: {folder}")
         else:
-            _fetch(url, folder, manifest, log)
+            _fetch(url, folder, manifest, missing, log)
             files_lib.write_whole(os.path.join(folder, store.MANIFEST), content)
     finally:
         lock.release()
     return folder
 
 
-def _fetch(url: str, folder: str, manifest: dict[str, Any], log: Callable[[str], None]) -> None:
-    """Copies all that the manifest speaks of, but not the manifest."""
-    splits = manifest["splits"].values()
-    entries = [entry for split in splits for entry in store.split_files(split)]
+def _entries(url: str, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Name, bytes and SHA-256 of all files that the manifest speaks of."""
+    entries = [e for split in manifest["splits"].values() for e in store.split_files(split)]
     if outside := [e["file"] for e in entries if os.path.basename(e["file"]) != e["file"]]:
         raise UserError(f"{url}: its manifest names files elsewhere ({outside[0]}); do not use it")
-    missing = [e for e in entries if not _is_there(folder, e)]
+    return entries
+
+
+def _fetch(
+    url: str,
+    folder: str,
+    manifest: dict[str, Any],
+    missing: list[dict[str, Any]],
+    log: Callable[[str], None],
+) -> None:
+    """Copies the files that are missing, and the tokenizer."""
     total = sum(e["bytes"] for e in missing)
     free = shutil.disk_usage(folder).free
     if total > free:
@@ -78,7 +89,7 @@ def _fetch(url: str, folder: str, manifest: dict[str, Any], log: Callable[[str],
             "free some space, or set data.cache_dir to a larger disk"
         )
     log(f"fetching {url}: {total:,} bytes (once; kept in {folder})")
-    tokens, done = sum(s["num_tokens"] for s in splits), 0
+    tokens, done = sum(s["num_tokens"] for s in manifest["splits"].values()), 0
     with progress.shown("fetching", log) as show, ThreadPoolExecutor(_THREADS) as pool:
         jobs = {pool.submit(_fetch_file, url, folder, e): e["bytes"] for e in missing}
         try:

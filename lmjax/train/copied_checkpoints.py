@@ -1,6 +1,6 @@
 """Checkpoints in a store that Orbax cannot write to: saved to this disk, then copied there whole.
 
-Orbax 0.12 writes to local folders and to GCS. For any other URL a save goes to a temporary folder
+Orbax 0.12 writes to local folders and to GCS. For any other URL a save goes to the cache folder
 and a thread copies it, the commit marker last: the name that Orbax gives it on GCS, with the same
 meaning, so that a step without one is unfinished. Only the newest step is ever brought back.
 """
@@ -8,7 +8,7 @@ meaning, so that a step without one is unfinished. Only the newest step is ever 
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -33,17 +33,20 @@ class CopiedCheckpoints:
 
     def __init__(self, url: str, *, keep: int, keep_period: int | None = None):
         self._url, self._keep, self._period = url, keep, keep_period
-        self._folder = tempfile.TemporaryDirectory(prefix="lmjax-checkpoints-")
+        self._folder = paths.local_folder(url, "checkpoints")
+        shutil.rmtree(self._folder, ignore_errors=True)  # of a run that was killed
         self._thread = ThreadPoolExecutor(1)
         self._copying: Future | None = None
         try:
-            self._steps = _finished(url)
+            self._steps, unfinished = _steps(url)
+            for step in unfinished:  # a killed run was about to write or to delete it
+                paths.remove(self._url_of(step))
             if (step := self.latest()) is not None:
                 names = [name for name in paths.find(self._url_of(step)) if name != _MARKER]
                 paths.download(self._url_of(step), self._folder_of(step), names)
-            self._local = Checkpoints(self._folder.name, keep=1, name=url)
+            self._local = Checkpoints(self._folder, keep=1, name=url)
         except BaseException:
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise
 
     @property
@@ -83,11 +86,10 @@ class CopiedCheckpoints:
         finally:
             self._thread.shutdown()
             self._local.close()
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _copy(self, step: int) -> None:
         self._local.wait()
-        paths.remove(self._url_of(step))  # what a killed copy has left
         names = [name for name in paths.files_below(self._folder_of(step)) if name != _MARKER]
         paths.upload(self._folder_of(step), self._url_of(step), names)
         paths.write_bytes(paths.join(self._url_of(step), _MARKER), b"")
@@ -102,9 +104,12 @@ class CopiedCheckpoints:
         return paths.join(self._url, str(step))
 
     def _folder_of(self, step: int) -> str:
-        return os.path.join(self._folder.name, str(step))
+        return os.path.join(self._folder, str(step))
 
 
-def _finished(url: str) -> set[int]:
-    names = (name.split("/") for name in paths.find(url))
-    return {int(n[0]) for n in names if len(n) == 2 and n[0].isdigit() and n[1] == _MARKER}
+def _steps(url: str) -> tuple[set[int], set[int]]:
+    """Steps at `url` with and without a commit marker."""
+    names = [name.split("/") for name in paths.find(url)]
+    found = {int(name[0]) for name in names if name[0].isdigit()}
+    finished = {step for step in found if [str(step), _MARKER] in names}
+    return finished, found - finished

@@ -10,7 +10,6 @@ in place of the file lock; only the checkpoints are written to the bucket direct
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -112,9 +111,9 @@ class Workdir:
         try:
             self.sync()
         finally:
-            self._lock.release()
             if self._mirror is not None:
                 self._mirror.close()
+            self._lock.release()
 
     def keep_tokenizer(self, source: epath.PathLike) -> None:
         """Copies a tokenizer's folder here, so that the workdir is whole without the data."""
@@ -162,11 +161,6 @@ def read(path: epath.PathLike) -> RunConfig | None:
             f"{file} is no run's config ({type(error).__name__}: {error}); "
             "restore it or give another --workdir"
         ) from None
-
-
-def sha256(path: epath.PathLike) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()
 
 
 def resume(

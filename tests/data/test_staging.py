@@ -65,6 +65,13 @@ def test_an_interrupted_copy_goes_on(url, tmp_path, monkeypatch):
     store.verify(folder)
 
 
+def test_a_copy_that_has_lost_a_file_is_mended(url, tmp_path):
+    folder = ensure(url, tmp_path)
+    os.remove(os.path.join(folder, "train-00000.arrayrecord"))
+    assert ensure(url, tmp_path) == folder
+    store.verify(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -19,6 +19,11 @@ def steps(url):
     return sorted({int(name.split("/")[0]) for name in paths.find(url)})
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def url():
     return f"memory://{uuid.uuid4().hex}/checkpoints"
@@ -52,13 +57,15 @@ def test_periods_are_kept(url):
     assert steps(url) == [2, 4, 5]
 
 
-def test_a_step_without_its_marker_is_unfinished_and_replaced(url):
+def test_a_step_without_its_marker_is_unfinished_and_removed(url):
     checkpoints = CopiedCheckpoints(url, keep=2)
     checkpoints.save(1, state(1.0), {})
     checkpoints.close()
     paths.write_bytes(f"{url}/2/state/torn", b"x")
+    paths.write_bytes(f"{url}/0/state/torn", b"x")
     again = CopiedCheckpoints(url, keep=2)
     assert again.latest() == 1
+    assert steps(url) == [1]
     again.save(2, state(2.0), {})
     again.close()
     assert "2/state/torn" not in paths.find(url)

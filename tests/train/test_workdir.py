@@ -12,6 +12,11 @@ from lmjax.train.workdir import RunConfig, Workdir
 SOURCE = {"file": "a.py", "sha256": "aa"}
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def run():
     config = config_lib.replace(config_lib.Config(), {"schedule.decay_steps": 1000})
