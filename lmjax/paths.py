@@ -14,6 +14,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import fsspec
 
@@ -106,25 +107,31 @@ def explain(url: str | os.PathLike, error: Exception) -> str:
     )
 
 
-def read_bytes(url: str | os.PathLike) -> bytes | None:
-    """The content of a remote file; None where there is none."""
-    fs, path = filesystem(url)
-    with errors(url):
+def read_bytes(path: str | os.PathLike) -> bytes | None:
+    """The content of a local or remote file; None where there is none."""
+    if not is_remote(path):
+        file = Path(path).expanduser()
+        return file.read_bytes() if file.is_file() else None
+    fs, name = filesystem(path)
+    with errors(path):
         try:
-            return fs.cat_file(path)
+            return fs.cat_file(name)
         except FileNotFoundError:
             return None
 
 
-def write_bytes(url: str | os.PathLike, data: bytes) -> None:
-    """Writes a remote file at once."""
-    fs, path = filesystem(url)
-    with errors(url):
-        fs.pipe_file(path, data)
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a local file, or a remote one at once."""
+    if not is_remote(path):
+        Path(path).write_bytes(data)
+        return
+    fs, name = filesystem(path)
+    with errors(path):
+        fs.pipe_file(name, data)
 
 
 def join(url: str | os.PathLike, *parts: str) -> str:
-    """A path below a URL."""
+    """A path below a folder or URL."""
     return "/".join([os.fspath(url).rstrip("/"), *parts])
 
 
@@ -134,11 +141,13 @@ def local_folder(url: str, kind: str, cache_dir: str = CACHE_DIR) -> str:
     return os.path.join(os.path.expanduser(cache_dir), kind, key)
 
 
-def size(url: str) -> int:
-    """Bytes of a remote file."""
-    fs, path = filesystem(url)
-    with errors(url):
-        return fs.size(path) or 0
+def size(path: str) -> int:
+    """Bytes of a local or remote file, where it is stored."""
+    if not is_remote(path):
+        return os.path.getsize(path)
+    fs, name = filesystem(path)
+    with errors(path):
+        return fs.size(name) or 0
 
 
 def version(url: str) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import json
 import signal
-import tempfile
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,17 +51,12 @@ def load_config_file(path: str) -> dict[str, Any]:
     Raises:
       UserError: no `get_config`, or an error inside it.
     """
-    if paths.is_remote(path):
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / Path(path).name
-            copy.write_bytes(paths.read_bytes(path) or b"")
-            return load_config_file(str(copy))
-    spec = importlib.util.spec_from_file_location(f"lmjax_config_{Path(path).stem}", path)
-    if spec is None:
+    if not path.endswith(".py"):
         raise UserError(f"config file {path} is no Python file; see configs/ for examples")
-    module = importlib.util.module_from_spec(spec)
+    module = types.ModuleType(f"lmjax_config_{Path(path).stem}")
+    module.__file__ = path
     try:
-        spec.loader.exec_module(module)
+        exec(compile(paths.read_bytes(path), path, "exec"), module.__dict__)
         raw = module.get_config()
         return raw.to_dict() if isinstance(raw, ConfigDict) else dict(raw)
     except Exception as error:
@@ -84,10 +78,7 @@ def _source(request: Request) -> dict[str, str] | None:
     path = request.config_file
     if path is None:
         return None
-    if paths.is_remote(path):
-        content = paths.read_bytes(path)
-    else:
-        content = Path(path).read_bytes() if Path(path).is_file() else None
+    content = paths.read_bytes(path)
     if content is None:
         raise UserError(f"config file {path} is not there; see configs/ for the ones that are")
     return {"file": path, "sha256": hashlib.sha256(content).hexdigest()}
@@ -365,9 +356,8 @@ def inspect(request: Request, steps: range, max_rows: int, output: str | None) -
         )
         shown.show(make_console(), steps, max_rows)
     else:
-        content = io.BytesIO() if paths.is_remote(output) else output
+        content = io.BytesIO()
         np.savez_compressed(content, **inspect_lib.arrays(batches, steps))
-        if isinstance(content, io.BytesIO):
-            paths.write_bytes(output, content.getvalue())
+        paths.write_bytes(output, content.getvalue())
         print(f"wrote the batches of steps {steps.start} to {steps.stop - 1} to {output}")
     return 0

@@ -12,36 +12,14 @@ from pathlib import Path
 from threading import Thread
 
 import fsspec
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+import small_run
+from small_run import CORPUS
 
-import lmjax
 from lmjax import paths, runner
 from lmjax.errors import UserError
-from lmjax.train.metrics import TIMINGS
 
 ROOT = Path(__file__).parents[1]
-CORPUS = Path(lmjax.__file__).parent / "corpora" / "corpus_small.jsonl"
-CONFIG = """
-from ml_collections import ConfigDict
-
-def get_config():
-    return ConfigDict(dict(
-        family="gpt2",
-        model=dict(hidden_size=32, num_layers=2, num_heads=2, head_dim=16, mlp_size=128),
-        objective=dict(name="clm"),
-        tokenizer=dict(vocab_size=600),
-        data=dict(path={path!r}, cache_dir={cache!r}, seq_len=32),
-        optimizer=dict(learning_rate=1e-2),
-        schedule=dict(warmup_steps=4),
-        train=dict(num_steps=24, global_batch_size=8),
-        checkpoint=dict(every=5),
-        eval=dict(every=8, num_batches=2),
-        log=dict(every=3),
-    ))
-"""
 
 
 def gcs(port):
@@ -140,19 +118,14 @@ def succeed(result):
 
 
 def rows(data):
-    found = [json.loads(line) for line in data.splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in found]
-
-
-def parameters(checkpoint):
-    return ocp.StandardCheckpointer().restore((checkpoint / "state").absolute())["params"]
+    return small_run.comparable(json.loads(line) for line in data.splitlines())
 
 
 def test_a_run_that_only_the_bucket_remembers(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     text, config = tmp_path / "text.jsonl", tmp_path / "config.py"
     text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:30]))
-    config.write_text(CONFIG.format(path=str(text), cache=str(tmp_path / "cache")))
+    config.write_text(small_run.config(text, tmp_path / "cache"))
     url, config_url = f"memory://{tmp_path.name}/run", f"memory://{tmp_path.name}/config.py"
     with pytest.raises(UserError, match=r"config\.py is not there"):
         runner.train(runner.Request(config_url, url))
@@ -180,7 +153,7 @@ def test_killed_in_a_bucket_and_still_as_on_disk(bucket, tmp_path):
         assert "verified" in succeed(bucket.run("tools/prepare_data.py", *flags))
         config[where] = tmp_path / f"{where}.py"
         cache = str(tmp_path / f"cache_{where}")
-        config[where].write_text(CONFIG.format(path=f"{folder}/store", cache=cache))
+        config[where].write_text(small_run.config(f"{folder}/store", cache))
     manifest = (tmp_path / "data" / "store" / "manifest.json").read_bytes()
     assert bucket.files.cat("bucket/data/store/manifest.json") == manifest
 
@@ -210,10 +183,8 @@ def test_killed_in_a_bucket_and_still_as_on_disk(bucket, tmp_path):
     steps = {Path(p).name for p in bucket.files.ls(f"{run}/checkpoints", detail=False)}
     assert steps == {"20", "24"}
     bucket.files.get(f"{run}/checkpoints/24/", f"{tmp_path}/brought/24/", recursive=True)
-    mine, theirs = parameters(tmp_path / "brought" / "24"), parameters(whole / "checkpoints" / "24")
-    assert jax.tree.structure(mine) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
-        assert np.array_equal(a.view(np.uint32), b.view(np.uint32))
+    brought = small_run.parameters(tmp_path / "brought" / "24")
+    small_run.assert_same_bits(brought, small_run.parameters(whole / "checkpoints" / "24"))
 
     out = succeed(bucket.run("-m", "lmjax.main", f"--workdir={url}", "--mode=eval"))
     assert json.loads(out.splitlines()[-1]) == expected[-1]
@@ -225,7 +196,7 @@ def test_killed_in_a_bucket_and_still_as_on_disk(bucket, tmp_path):
 def test_a_bucket_that_is_not_there_is_one_line(bucket, tmp_path):
     nowhere = bucket.url.replace("bucket", "no-such-bucket")
     config = tmp_path / "config.py"
-    config.write_text(CONFIG.format(path=str(CORPUS), cache=str(tmp_path)))
+    config.write_text(small_run.config(CORPUS, tmp_path))
     for arguments in (
         [f"--workdir={nowhere}/run"],
         [f"--workdir={tmp_path}/run", f"--config.data.path={nowhere}/store"],
@@ -259,7 +230,7 @@ class _Refusing(BaseHTTPRequestHandler):
 @pytest.mark.slow
 def test_no_credentials_is_one_line(bucket, tmp_path):
     config = tmp_path / "config.py"
-    config.write_text(CONFIG.format(path=str(CORPUS), cache=str(tmp_path)))
+    config.write_text(small_run.config(CORPUS, tmp_path))
     server = HTTPServer(("127.0.0.1", 0), _Refusing)
     Thread(target=server.serve_forever, daemon=True).start()
     before = dict(bucket.environment)

@@ -10,37 +10,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+import small_run
+from small_run import CORPUS, OBJECTIVES
 
-import lmjax
 from lmjax import runner
 from lmjax.errors import UserError
 from lmjax.train import metrics
-from lmjax.train.metrics import TIMINGS
-
-CORPUS = Path(lmjax.__file__).parent / "corpora" / "corpus_small.jsonl"
-CONFIG = """
-from ml_collections import ConfigDict
-
-def get_config():
-    return ConfigDict(dict(
-        family={family!r},
-        model=dict(hidden_size=32, num_layers=2, num_heads=2, head_dim=16, mlp_size=128),
-        objective=dict(name={objective!r}),
-        tokenizer=dict(vocab_size=600),
-        data=dict(path={path!r}, cache_dir={cache!r}, seq_len=32, eval_fraction=0.1),
-        optimizer=dict(learning_rate=1e-2),
-        schedule=dict(warmup_steps=4),
-        train=dict(num_steps=24, global_batch_size=8),
-        checkpoint=dict(every=5),
-        eval=dict(every=8, num_batches=2),
-        log=dict(every=3),
-    ))
-"""
-
-
-OBJECTIVES = {"gpt2": "clm", "bert": "mlm", "t5": "span_corruption"}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +27,7 @@ def config_files(tmp_path_factory):
     text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:60]))
     files = {family: folder / f"{family}.py" for family in OBJECTIVES}
     for family, file in files.items():
-        fields = {"family": family, "objective": OBJECTIVES[family]}
-        file.write_text(CONFIG.format(path=str(text), cache=str(cache), **fields))
+        file.write_text(small_run.config(text, cache, family))
     return {family: str(file) for family, file in files.items()}
 
 
@@ -70,27 +45,13 @@ def finished(config_file, tmp_path_factory):
 
 
 def rows(workdir):
-    kept = []
-    for row in metrics.read(workdir / "metrics.jsonl"):
-        kept.append({k: v for k, v in row.items() if k not in TIMINGS})
-    return kept
-
-
-def parameters(workdir, step):
-    restored = ocp.StandardCheckpointer().restore(
-        (Path(workdir) / "checkpoints" / str(step) / "state").absolute()
-    )
-    return restored["params"]
+    return small_run.comparable(metrics.read(workdir / "metrics.jsonl"))
 
 
 def assert_same_run(workdir, other):
     assert rows(workdir) == rows(other)
-    mine, theirs = parameters(workdir, 24), parameters(other, 24)
-    import jax
-
-    assert jax.tree.structure(mine) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
-        assert np.array_equal(a.view(np.uint32), b.view(np.uint32))
+    mine, theirs = (small_run.parameters(w / "checkpoints" / "24") for w in (workdir, other))
+    small_run.assert_same_bits(mine, theirs)
 
 
 def test_a_run_leaves_what_was_promised(finished):

@@ -4,7 +4,6 @@ python tools/bench.py --what=input --config=configs/gpt2_tiny.py [--output=FILE.
 """
 
 import json
-from pathlib import Path
 
 from absl import flags
 
@@ -33,10 +32,7 @@ def main(overrides: cli.Overrides) -> int:
     make_console().print(table)
     if _OUTPUT.value:
         content = json.dumps(rates.as_dict(), indent=2) + "\n"
-        if paths.is_remote(_OUTPUT.value):
-            paths.write_bytes(_OUTPUT.value, content.encode())
-        else:
-            Path(_OUTPUT.value).write_text(content)
+        paths.write_bytes(_OUTPUT.value, content.encode())
     return 0
 
 

@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import filelock
 from etils import epath
 
 from lmjax import paths
@@ -164,8 +163,7 @@ def _ensure_tokenizer(
 ) -> None:
     with files_lib.writing(folder):
         os.makedirs(folder, exist_ok=True)
-        lock = filelock.FileLock(f"{folder}.lock")
-    with lock:
+    with files_lib.locked(folder, f"trains the tokenizer {folder}", log):
         if os.path.exists(os.path.join(folder, tokenizer_lib.CONFIG_FILE)):
             log(f"using the tokenizer trained on this text before: {folder}")
         else:

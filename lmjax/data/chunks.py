@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmjax import paths
 from lmjax.data.store import ORIGIN_DTYPE
-from lmjax.data.text import Document, Meter, file_bytes, read_documents
+from lmjax.data.text import Document, Meter, read_documents
 from lmjax.data.tokenizer import EOS_ID, Tokenizer
 
 NUM_HASHES = 1 << 64
@@ -75,7 +76,7 @@ def encoded_chunks(
       counts: what was counted before `start`; added to, not changed.
     """
     counts = Counter(counts or {})
-    meter = Meter(sum(map(file_bytes, files[: start[0]])))
+    meter = Meter(sum(map(paths.size, files[: start[0]])))
     documents = read_documents(
         files, text_key=text_key, text_split=text_split, counts=counts, start=start, meter=meter
     )

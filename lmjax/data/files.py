@@ -16,10 +16,11 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
+import filelock
 import pyarrow as pa
 from etils import epath
 
@@ -188,6 +189,22 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
             fix = "choose a folder that can be written"
         why = error.strerror or str(error)
         raise UserError(f"{os.fspath(path)}: cannot be written ({why}); {fix}") from error
+
+
+@contextmanager
+def locked(folder: str | os.PathLike, why: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Only one process of this host at a time is inside for `folder`; says so where it waits."""
+    lock = filelock.FileLock(f"{os.fspath(folder)}.lock")
+    with writing(lock.lock_file):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            log(f"waiting for another process that {why}")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_whole(path: str | os.PathLike, data: bytes) -> None:

@@ -17,11 +17,9 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import filelock
 
 from lmjax import paths
 from lmjax.data import chunks, journal, store, text, writer
@@ -129,11 +127,11 @@ def prepare(
     with contextlib.ExitStack() as stack:
         for file in files:
             stack.enter_context(text.file_errors(file))
-        sizes = tuple(text.file_bytes(file) for file in files)
+        sizes = tuple(paths.size(file) for file in files)
     job = _Job(tuple(files), sizes, tokenizer_lib.load(tokenizer_path), output, settings)
     with files_lib.writing(output):
         os.makedirs(output, exist_ok=True)
-    with _locked(output, log):
+    with files_lib.locked(output, f"prepares {output}", log):
         if store.is_store(output):
             manifest = _reuse(job, log)
         else:
@@ -148,21 +146,6 @@ def _version(file: str) -> float | str:
 
 def _mtime(file: str) -> float:
     return os.stat(file).st_mtime if os.path.exists(file) else 0
-
-
-@contextlib.contextmanager
-def _locked(output: str, log: Callable[[str], None]) -> Iterator[None]:
-    lock = filelock.FileLock(f"{output}.lock")
-    with files_lib.writing(lock.lock_file):
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            log(f"waiting for another process that prepares {output}")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _reuse(job: _Job, log: Callable[[str], None]) -> dict[str, Any]:

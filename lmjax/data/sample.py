@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow.parquet as pq
 
+from lmjax import paths
 from lmjax.data import files as files_lib
 from lmjax.data import text as text_lib
 
@@ -26,7 +27,7 @@ def sample_texts(
     Raises:
       UserError: as `read_documents`.
     """
-    sizes = [text_lib.file_bytes(file) for file in files]
+    sizes = [paths.size(file) for file in files]
     for file, size in zip(files, sizes, strict=True):
         share = max(1, num_bytes * size // max(1, sum(sizes)))
         compressed = file.lower().endswith(tuple(files_lib.COMPRESSIONS))

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-import filelock
-
 from lmjax import paths
 from lmjax.data import files as files_lib
 from lmjax.data import progress, store, tokenizer
@@ -46,13 +44,7 @@ def fetch(url: str, cache_dir: str, log: Callable[[str], None]) -> str:
     folder = os.path.join(os.path.expanduser(cache_dir), "staged", sha256[:16])
     with files_lib.writing(folder):
         os.makedirs(os.path.join(folder, store.TOKENIZER), exist_ok=True)
-        lock = filelock.FileLock(f"{folder}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            log(f"waiting for another process that fetches {url}")
-            lock.acquire()
-    try:
+    with files_lib.locked(folder, f"fetches {url}", log):
         entries = _entries(url, manifest)
         missing = [entry for entry in entries if not _is_there(folder, entry)]
         if store.is_store(folder) and not missing:
@@ -60,8 +52,6 @@ def fetch(url: str, cache_dir: str, log: Callable[[str], None]) -> str:
         else:
             _fetch(url, folder, manifest, missing, log)
             files_lib.write_whole(os.path.join(folder, store.MANIFEST), content)
-    finally:
-        lock.release()
     return folder
 
 

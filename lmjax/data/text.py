@@ -21,7 +21,6 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from etils import epath
 
 from lmjax import paths
 from lmjax.data import files as files_lib
@@ -92,14 +91,7 @@ def read_documents(
                 meter.bytes_read = before + raw.tell()
                 if (text := normalise(data, counts)) is not None:
                     yield Document(text, index, record)
-        meter.bytes_read = before + file_bytes(file)
-
-
-def file_bytes(file: str) -> int:
-    """Size of a file where it is stored."""
-    if paths.is_remote(file):
-        return paths.size(file)
-    return epath.Path(file).stat().length
+        meter.bytes_read = before + paths.size(file)
 
 
 @contextmanager

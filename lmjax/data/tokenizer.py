@@ -20,7 +20,6 @@ from functools import cached_property
 
 import numpy as np
 import sentencepiece as spm
-from etils import epath
 
 from lmjax import paths
 from lmjax.batch import Ids
@@ -139,11 +138,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
 
 
 def _read(folder: str | os.PathLike, name: str) -> bytes:
-    if paths.is_remote(folder):
-        content = paths.read_bytes(paths.join(folder, name))
-    else:
-        file = epath.Path(folder).expanduser() / name
-        content = file.read_bytes() if file.exists() else None
+    content = paths.read_bytes(paths.join(folder, name))
     if content is None:
         raise UserError(
             f"{folder}: not a tokenizer ({name} is missing); train one with "

@@ -22,10 +22,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lmjax.optim.dims import Dims, is_boxed, map_dims, rms, tree_dims
+from lmjax.optim.dims import Dims, is_boxed, map_dims, rms, times_rms, tree_dims
 
 _EPSILON_GRAD = 1e-30
-_EPSILON_SCALE = 1e-3
 _MIN_SIDE = 128
 
 
@@ -115,4 +114,4 @@ def _direction(
     else:
         update = grad * jax.lax.rsqrt(moment.whole)
     update /= jnp.maximum(1.0, rms(dims, update) / clip)
-    return update * jnp.maximum(rms(dims, param), _EPSILON_SCALE)
+    return times_rms(dims, update, param)

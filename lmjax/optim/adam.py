@@ -20,9 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from lmjax.config import OptimizerConfig
-from lmjax.optim.dims import Dims, map_dims, rms, tree_dims
-
-_SMALLEST_RMS = 1e-3
+from lmjax.optim.dims import Dims, map_dims, rms, times_rms, tree_dims
 
 
 def scale_by_adam(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -42,11 +40,7 @@ def scale_by_adam(config: OptimizerConfig) -> optax.GradientTransformation:
 def scale_by_parameter_rms(axes: Any) -> optax.GradientTransformation:
     """Updates in proportion to the parameters they change."""
     dims = tree_dims(axes)
-
-    def scaled(d: Dims, update: jax.Array, param: jax.Array) -> jax.Array:
-        return update * jnp.maximum(rms(d, param), _SMALLEST_RMS)
-
-    return optax.stateless(lambda updates, params: map_dims(scaled, dims, updates, params))
+    return optax.stateless(lambda updates, params: map_dims(times_rms, dims, updates, params))
 
 
 def stable_adamw(

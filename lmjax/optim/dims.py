@@ -21,6 +21,9 @@ _HEADS = ("heads", "kv_heads")
 _TABLES = ("vocab", "positions", "token_types", "relative_buckets")
 
 
+_SMALLEST_RMS = 1e-3  # Shazeer and Stern 2018, epsilon_2; a zero parameter must be able to start
+
+
 @dataclass(frozen=True)
 class Dims:
     """Indices of a parameter's dims.
@@ -79,6 +82,11 @@ def map_dims(f: Callable, dims: Any, *trees: Any) -> Any:
 def rms(dims: Dims, x: jax.Array) -> jax.Array:
     """Root mean square of each layer's parameter, with kept dims."""
     return jnp.sqrt(jnp.square(x).mean(dims.of_one, keepdims=True))
+
+
+def times_rms(dims: Dims, update: jax.Array, param: jax.Array) -> jax.Array:
+    """An update in proportion to each layer's parameter, which counts as no smaller than 1e-3."""
+    return update * jnp.maximum(rms(dims, param), _SMALLEST_RMS)
 
 
 def axis_names(named_params: Any) -> Any:

@@ -140,12 +140,8 @@ class Workdir:
 
 def read(path: epath.PathLike) -> RunConfig | None:
     """The run that was started in `path`, without locking it; None where there is none."""
-    if paths.is_remote(path):
-        file = paths.join(path, "config.json")
-        content = paths.read_bytes(file)
-    else:
-        file = epath.Path(path).expanduser() / "config.json"
-        content = file.read_bytes() if file.exists() else None
+    file = paths.join(path, "config.json")
+    content = paths.read_bytes(file)
     if content is None:
         return None
     try:

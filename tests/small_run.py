@@ -1,0 +1,53 @@
+"""A run of seconds on real text, and what is compared of two of them."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+import lmjax
+from lmjax.train.metrics import TIMINGS
+
+CORPUS = Path(lmjax.__file__).parent / "corpora" / "corpus_small.jsonl"
+OBJECTIVES = {"gpt2": "clm", "bert": "mlm", "t5": "span_corruption"}
+_CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config():
+    return ConfigDict(dict(
+        family={family!r},
+        model=dict(hidden_size=32, num_layers=2, num_heads=2, head_dim=16, mlp_size=128),
+        objective=dict(name={objective!r}),
+        tokenizer=dict(vocab_size=600),
+        data=dict(path={path!r}, cache_dir={cache!r}, seq_len=32, eval_fraction=0.1),
+        optimizer=dict(learning_rate=1e-2),
+        schedule=dict(warmup_steps=4),
+        train=dict(num_steps=24, global_batch_size=8),
+        checkpoint=dict(every=5),
+        eval=dict(every=8, num_batches=2),
+        log=dict(every=3),
+    ))
+"""
+
+
+def config(path, cache, family="gpt2"):
+    """A config file's content."""
+    fields = {"family": family, "objective": OBJECTIVES[family]}
+    return _CONFIG.format(path=str(path), cache=str(cache), **fields)
+
+
+def comparable(rows):
+    """Rows of metrics without what differs from run to run."""
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+
+
+def parameters(checkpoint):
+    restored = ocp.StandardCheckpointer().restore((Path(checkpoint) / "state").absolute())
+    return restored["params"]
+
+
+def assert_same_bits(mine, theirs):
+    assert jax.tree.structure(mine) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        assert np.array_equal(a.view(np.uint32), b.view(np.uint32))
