@@ -67,21 +67,33 @@ class ModelConfig(Section):
         "gelu_tanh", "'gelu' is the exact (erf) form, 'gelu_tanh' its tanh approximation"
     )
     norm: Literal["layernorm", "rmsnorm"] = fixed("layernorm", "kind of normalisation")
-    norm_placement: Literal["pre", "post"] = fixed(
-        "pre", "before each sublayer with a final norm, or after each residual sum"
+    norm_placement: Literal["pre", "post", "post_sublayer"] = fixed(
+        "pre",
+        "before each sublayer, after each residual sum, or on each sublayer's result; the first "
+        "and the last with a final norm",
     )
     norm_epsilon: float = fixed(1e-5, "added to the variance", gt=0)
     embedding_norm: bool = fixed(False, "a norm on the sum of the embeddings")
-    position: Literal["learned", "relative", "none"] = fixed(
+    position: Literal["learned", "relative", "rope", "none"] = fixed(
         "learned",
         "how positions enter: a table added to the embeddings, a bias of attention by bucketed "
-        "distance shared by all layers, or not at all",
+        "distance shared by all layers, rotated queries and keys, or not at all",
     )
     max_positions: int | None = fixed(
         1024, "rows of a learned position table: the longest sequence", gt=0
     )
     relative_buckets: int = fixed(32, "distances told apart by a relative bias", ge=4)
     relative_max_distance: int = fixed(128, "distance from which on all share a bucket", gt=1)
+    rope_theta: float = fixed(10_000.0, "base of the rotations' wavelengths", gt=1)
+    rope_factor: float = fixed(
+        1.0, "rope: long wavelengths are this much longer, as in Llama 3.1", ge=1
+    )
+    rope_original_positions: int = fixed(
+        8192, "rope_factor: the context before it was stretched; says which wavelengths are long"
+    )
+    qk_norm: Literal["none", "head", "all"] = fixed(
+        "none", "a norm on queries and keys: of each head (Qwen 3) or over all of them (OLMo 2)"
+    )
     token_types: int = fixed(0, "rows of a token-type table; 0: none", ge=0)
     use_bias: bool = fixed(True, "biases in linear layers and norms")
     tie_embeddings: bool = fixed(True, "the head shares the embedding's matrix")
@@ -111,6 +123,11 @@ class ModelConfig(Section):
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}"
             )
+        if self.position == "rope" and self.head_width % 2:
+            raise ValueError(
+                f"position='rope' turns pairs, and the head's width is {self.head_width}; "
+                "set an even head_dim"
+            )
         if self.position == "learned" and self.max_positions is None:
             raise ValueError("position='learned' needs max_positions, the rows of its table")
         if self.relative_max_distance <= self.relative_buckets // 2:
@@ -124,6 +141,11 @@ class ModelConfig(Section):
     def head_width(self) -> int:
         """Width K of one attention head."""
         return self.head_dim or self.hidden_size // self.num_heads
+
+    @property
+    def has_final_norm(self) -> bool:
+        """Whether a norm stands behind each stack."""
+        return self.norm_placement != "post"
 
     @property
     def kv_heads(self) -> int:

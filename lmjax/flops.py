@@ -81,7 +81,7 @@ def num_params(model: ModelConfig) -> dict[str, int]:
     """
     d, v = model.hidden_size, model.vocab_size
     norm = d * (2 if model.use_bias and model.norm == "layernorm" else 1)
-    final = norm if model.norm_placement == "pre" else 0
+    final = norm if model.has_final_norm else 0
     two = model.architecture == "encoder_decoder"
     table = model.relative_buckets * model.num_heads * (model.position == "relative")
     embed = v * d + model.token_types * d + model.embedding_norm * norm
@@ -101,7 +101,13 @@ def _block(model: ModelConfig, norm: int, *, cross: bool) -> int:
     kernels = _kernels(model)
     biases = (model.num_heads + 2 * model.kv_heads) * model.head_width + model.hidden_size
     mlp_biases = (2 if model.mlp_gated else 1) * model.mlp_width + model.hidden_size
-    attention = kernels.attention + biases * model.use_bias + norm
+    width = 1 if model.qk_norm == "none" else norm // model.hidden_size  # scale, and bias if any
+    normed = {
+        "none": 0,
+        "head": 2 * model.head_width,
+        "all": (model.num_heads + model.kv_heads) * model.head_width,
+    }[model.qk_norm]
+    attention = kernels.attention + biases * model.use_bias + norm + width * normed
     mlp = kernels.mlp + mlp_biases * model.use_bias + norm
     return attention * (2 if cross else 1) + mlp
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from lmjax.config import Config
 from lmjax.errors import UserError
-from lmjax.families import bert, gpt2, t5
+from lmjax.families import bert, gpt2, llama, t5
 
-FAMILIES = {"bert": bert, "gpt2": gpt2, "t5": t5}
+FAMILIES = {"bert": bert, "gpt2": gpt2, "llama": llama, "t5": t5}
 
 
 def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:

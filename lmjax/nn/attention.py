@@ -24,6 +24,8 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import linear
+from lmjax.nn.norm import Norm
+from lmjax.nn.position import Rope, rotate
 
 # Finite, so that a row without any visible key is a mean and not 0/0, and large enough that the
 # exponential of a masked score is exactly 0 in every other row.
@@ -37,10 +39,12 @@ class AttentionSpec:
     Attributes:
       causal: only keys at no later position.
       window: only keys with |query - key position| <= window // 2; None: any distance.
+      rope: how queries and keys are turned by their positions; None: not.
     """
 
     causal: bool
     window: int | None = None
+    rope: Rope | None = None
 
 
 class Tokens(NamedTuple):
@@ -191,8 +195,6 @@ class Attention(nn.Module):
             linear.kernel_init(config, config.hidden_size, init_scale),
             name="query",
         )(x_BTD)
-        if config.scale_attention:
-            q_BTHK = q_BTHK * scale
         project_kv = partial(
             project,
             (kv_heads, width),
@@ -200,6 +202,14 @@ class Attention(nn.Module):
             linear.kernel_init(config, config.hidden_size),
         )
         kv = KeyValues(project_kv(name="key")(source_BSD), project_kv(name="value")(source_BSD))
+        if config.qk_norm != "none":
+            q_BTHK = self._normalised(q_BTHK, "query_norm")
+            kv = kv._replace(k_BSGK=self._normalised(kv.k_BSGK, "key_norm"))
+        if self.spec.rope is not None:  # of self-attention, whose source are the queries' tokens
+            turn = partial(rotate, self.spec.rope, positions_BT=context.queries.positions)
+            q_BTHK, kv = turn(q_BTHK), kv._replace(k_BSGK=turn(kv.k_BSGK))
+        if config.scale_attention:
+            q_BTHK = q_BTHK * scale
         if cache is not None:
             kv = cache = jax.tree.map(
                 lambda old, new: jax.lax.dynamic_update_slice_in_dim(
@@ -224,3 +234,10 @@ class Attention(nn.Module):
             name="output",
         )(o_BTHK)
         return y_BTD, cache
+
+    def _normalised(self, x_BTHK: jax.Array, name: str) -> jax.Array:
+        config = self.config
+        norm = Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype, name=name)
+        if config.qk_norm == "head":
+            return norm(x_BTHK)
+        return norm(x_BTHK.reshape(*x_BTHK.shape[:2], -1)).reshape(x_BTHK.shape)

@@ -1,6 +1,7 @@
 """One transformer block: attention, over the encoder too where there is one, then an MLP.
 
 Pre-norm (Radford et al. 2019): x + f(norm(x)). Post-norm (Vaswani et al. 2017): norm(x + f(x)).
+On each sublayer's result (OLMo 2: Walsh et al. 2024, section 3.1): x + norm(f(x)).
 
 Shape suffixes: B rows, T length, D hidden_size.
 """
@@ -76,6 +77,8 @@ class Block(nn.Module):
         dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
         if config.norm_placement == "pre":
             x_BTD = x_BTD + dropout(f(norm(x_BTD)))
-        else:
+        elif config.norm_placement == "post":
             x_BTD = norm(x_BTD + dropout(f(x_BTD)))
+        else:
+            x_BTD = x_BTD + dropout(norm(f(x_BTD)))
         return nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))

@@ -66,7 +66,7 @@ class Model(nn.Module):
             if two:
                 self.encoder_bias = RelativeBias(config, bidirectional=True)
             self.stack_bias = RelativeBias(config, bidirectional=config.architecture == "encoder")
-        if config.norm_placement == "pre":
+        if config.has_final_norm:
             if two:
                 self.encoder_norm = self._norm()
             self.final_norm = self._norm()
@@ -108,7 +108,7 @@ class Model(nn.Module):
         )
         context = Context(tokens, tokens, bias_1HSS)
         x_BSD, _ = self.encoder(x_BSD, context, deterministic=deterministic)
-        if self.config.norm_placement == "pre":
+        if self.config.has_final_norm:
             x_BSD = self.encoder_norm(x_BSD)
         return Memory(x_BSD, tokens)
 
@@ -155,7 +155,7 @@ class Model(nn.Module):
             bias_1HTS = self.stack_bias(index_T, jnp.arange(keys.positions.shape[1]))
         context = Context(queries, keys, bias_1HTS, length, memory)
         x_BTD, layers = self.stack(x_BTD, context, layers, deterministic=deterministic)
-        if config.norm_placement == "pre":
+        if config.has_final_norm:
             x_BTD = self.final_norm(x_BTD)
         if cache is not None:
             cache = Cache(layers, keys, length + batch["inputs"].shape[1])

@@ -1,19 +1,27 @@
-"""Relative position bias: attention scores shifted by a learned number per head and distance.
+"""Positions inside attention: a bias of its scores, or a rotation of its queries and keys.
 
-Raffel et al. 2020, section 2.1. Distances fall into buckets: half of them one for each of the
+**Relative bias** (Raffel et al. 2020, section 2.1): scores are shifted by a learned number per head
+and distance. Distances fall into buckets: half of them one for each of the
 nearest distances, the others ever wider up to a maximum from which on all share the last. Where
 keys may lie on either side, each side has half of the buckets. One table serves all layers of a
 stack, so the bias is made once, outside of them.
 
-Shape suffixes: H heads, N buckets, T query length, S key length.
+**Rotation** (RoPE: Su et al. 2021, equation 34): dims i and i + K/2 of a head are a point that is
+turned by position / theta^(2i/K), so that the product of a query and a key depends on their
+distance. The halves are paired, not the neighbours: the same function with its dims in another
+order, the one in which weights are published.
+
+Shape suffixes: B rows, H heads, K head width, N buckets, T query length, S key length.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from lmjax.config import ModelConfig
@@ -74,3 +82,42 @@ class RelativeBias(nn.Module):
             max_distance=config.relative_max_distance,
         )
         return jnp.moveaxis(table_NH[bucket_TS], -1, 0)[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+    """Frequencies of a rotation.
+
+    Attributes:
+      theta: base of the wavelengths.
+      factor: 1, or how much longer the long wavelengths are made for a longer context
+        (Llama 3.1: Dubey et al. 2024; their `apply_scaling`).
+      original: the context before, in positions.
+    """
+
+    theta: float
+    factor: float = 1.0
+    original: int = 8192
+
+    def frequencies(self, width: int) -> np.ndarray:
+        """Radians per position, float64 [width / 2]."""
+        plain = self.theta ** (-np.arange(0, width, 2) / width)
+        if self.factor == 1:
+            return plain
+        # Kept where a quarter of the old context holds a wave, stretched where the whole does not.
+        turns = self.original * plain / (2 * np.pi)
+        kept = np.clip((turns - _LOW) / (_HIGH - _LOW), 0.0, 1.0)
+        return plain * (kept + (1 - kept) / self.factor)
+
+
+_LOW, _HIGH = 1.0, 4.0  # of all published models
+
+
+def rotate(rope: Rope, x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
+    """Turns queries or keys by their positions; angles and products in float32."""
+    frequencies_F = jnp.asarray(rope.frequencies(x_BTHK.shape[-1]), jnp.float32)
+    angles_BT1F = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies_F
+    cos, sin = jnp.cos(angles_BT1F), jnp.sin(angles_BT1F)
+    a, b = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return turned.astype(x_BTHK.dtype)

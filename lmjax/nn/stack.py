@@ -19,6 +19,7 @@ from flax import linen as nn
 from lmjax.config import ModelConfig
 from lmjax.nn.attention import AttentionSpec, Context, KeyValues
 from lmjax.nn.block import Block, BlockSpec
+from lmjax.nn.position import Rope
 
 Remat = Literal["none", "dots", "full"]
 LayerCaches = dict[str, Any]
@@ -43,14 +44,21 @@ class Layout:
 def layout(config: ModelConfig) -> Layout:
     """The layout of a model's stack (of the decoder, where there are two)."""
     causal = config.architecture != "encoder"
-    block = BlockSpec(AttentionSpec(causal), cross=config.architecture == "encoder_decoder")
+    block = BlockSpec(_attention(config, causal), cross=config.architecture == "encoder_decoder")
     return Layout(unit=(block,), num_units=config.num_layers)
 
 
 def encoder_layout(config: ModelConfig) -> Layout:
     """The layout of the encoder of an encoder-decoder."""
-    block = BlockSpec(AttentionSpec(causal=False))
+    block = BlockSpec(_attention(config, causal=False))
     return Layout(unit=(block,), num_units=config.encoder_layers)
+
+
+def _attention(config: ModelConfig, causal: bool) -> AttentionSpec:
+    rope = None
+    if config.position == "rope":
+        rope = Rope(config.rope_theta, config.rope_factor, config.rope_original_positions)
+    return AttentionSpec(causal, rope=rope)
 
 
 def init_caches(

@@ -15,6 +15,10 @@ VOCAB = 96
 _SMALL = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "vocab_size": VOCAB}
 VARIANTS = {
     "gpt2": families.gpt2.BASE | _SMALL,
+    "llama": families.llama.PRESETS["qwen3_0_6b"]
+    | _SMALL
+    | {"head_dim": 8, "mlp_size": 64, "num_kv_heads": 2},
+    "olmo2": families.llama.PRESETS["olmo2_1b"] | _SMALL | {"mlp_size": 64, "rope_factor": 8.0},
     "bert": families.bert.BASE | _SMALL,
     "t5": families.t5.PRESETS["base"] | _SMALL | {"head_dim": 8, "mlp_size": 64},
     "t5_v1_1": families.t5.PRESETS["v1_1_base"] | _SMALL | {"head_dim": 8, "mlp_size": 64},

@@ -1,0 +1,62 @@
+"""Sizes of the Llama-like decoders, and the rotation of their queries and keys."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax import config as config_lib
+from lmjax import families, flops
+from lmjax.config import ModelConfig
+from lmjax.families import llama
+from lmjax.nn.model import Model
+from lmjax.nn.position import Rope, rotate
+
+# Hugging Face: the released checkpoints' own counts of their safetensors.
+PUBLISHED = {
+    "llama3_1b": (128_256, 1_235_814_400),
+    "llama3_8b": (128_256, 8_030_261_248),
+    "qwen3_0_6b": (151_936, 596_049_920),
+    "olmo2_1b": (100_352, 1_484_916_736),
+}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_published_parameter_counts(preset):
+    vocab, number = PUBLISHED[preset]
+    raw = families.resolve({"family": "llama", "model": {"preset": preset, "vocab_size": vocab}})
+    config = config_lib.from_dict(raw).model
+    ids = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+    batch = {"inputs": ids, "segment_ids": ids, "positions": ids}
+    tree = jax.eval_shape(Model(config, vocab).init, jax.random.key(0), batch)
+    assert sum(leaf.size for leaf in jax.tree.leaves(tree)) == number
+    assert sum(flops.num_params(config).values()) == number
+    assert set(PUBLISHED) == set(llama.PRESETS)
+
+
+def test_a_rotation_is_that_of_complex_numbers():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 5, 3, 8)).astype(np.float32)
+    positions = rng.integers(0, 50, (2, 5))
+    got = rotate(Rope(theta=100.0), jnp.asarray(x), jnp.asarray(positions))
+    points = x[..., :4] + 1j * x[..., 4:]
+    angles = positions[..., None, None] * 100.0 ** -(np.arange(4) / 4)
+    turned = points * np.exp(1j * angles)
+    np.testing.assert_allclose(got, np.concatenate([turned.real, turned.imag], -1), atol=1e-5)
+
+
+def test_only_long_wavelengths_are_stretched():
+    plain, longer = Rope(500_000.0).frequencies(64), Rope(500_000.0, 8.0, 8192).frequencies(64)
+    waves = 2 * np.pi / plain
+    short, long = waves < 8192 / 4, waves > 8192
+    assert short.any()
+    assert long.any()
+    np.testing.assert_array_equal(longer[short], plain[short])
+    np.testing.assert_allclose(longer[long], plain[long] / 8)
+    between = ~(short | long)
+    assert np.all((longer[between] > plain[between] / 8) & (longer[between] < plain[between]))
+
+
+def test_an_odd_head_cannot_be_turned():
+    with pytest.raises(ValueError, match="width is 5; set an even head_dim"):
+        ModelConfig(position="rope", head_dim=5)
