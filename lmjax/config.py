@@ -74,13 +74,22 @@ class ModelConfig(Section):
     )
     norm_epsilon: float = fixed(1e-5, "added to the variance", gt=0)
     embedding_norm: bool = fixed(False, "a norm on the sum of the embeddings")
-    position: Literal["learned", "relative", "rope", "none"] = fixed(
+    first_attention_norm: bool = fixed(
+        True, "False: no norm before the first block's attention (ModernBERT)"
+    )
+    position: Literal["learned", "relative", "rope", "alibi", "none"] = fixed(
         "learned",
         "how positions enter: a table added to the embeddings, a bias of attention by bucketed "
-        "distance shared by all layers, rotated queries and keys, or not at all",
+        "distance shared by all layers, rotated queries and keys, a fixed penalty on distance, "
+        "or not at all",
     )
     max_positions: int | None = fixed(
-        1024, "rows of a learned position table: the longest sequence", gt=0
+        1024,
+        "the longest sequence; of a learned position table, with position_offset, the rows",
+        gt=0,
+    )
+    position_offset: int = fixed(
+        0, "learned: rows of the table before that of position 0 (RoBERTa, BART: 2)", ge=0
     )
     relative_buckets: int = fixed(32, "distances told apart by a relative bias", ge=4)
     relative_max_distance: int = fixed(128, "distance from which on all share a bucket", gt=1)
@@ -91,14 +100,29 @@ class ModelConfig(Section):
     rope_original_positions: int = fixed(
         8192, "rope_factor: the context before it was stretched; says which wavelengths are long"
     )
+    rope_local_theta: float | None = fixed(
+        None, "rope: base in layers with a window; None: rope_theta", gt=1
+    )
+    window: int | None = fixed(
+        None, "local attention: only keys within half of this on either side; None: all", gt=1
+    )
+    global_every: int | None = fixed(
+        None, "window: every n-th layer from the first on sees all keys; None: none does", gt=0
+    )
     qk_norm: Literal["none", "head", "all"] = fixed(
         "none", "a norm on queries and keys: of each head (Qwen 3) or over all of them (OLMo 2)"
     )
     token_types: int = fixed(0, "rows of a token-type table; 0: none", ge=0)
     use_bias: bool = fixed(True, "biases in linear layers and norms")
+    attention_bias: bool | None = fixed(None, "the same of attention alone; None: use_bias")
+    mlp_bias: bool | None = fixed(None, "the same of the MLP alone; None: use_bias")
+    norm_bias: bool | None = fixed(None, "the same of the norms alone; None: use_bias")
     tie_embeddings: bool = fixed(True, "the head shares the embedding's matrix")
     head: Literal["lm", "mlm"] = fixed(
         "lm", "'mlm': a dense layer, activation and norm before the projection, and a bias after"
+    )
+    frozen_logits_bias: bool = fixed(
+        False, "a bias of the logits that is never trained (BART: zeros, unless imported)"
     )
     scale_logits: bool = fixed(False, "multiply what goes into the projection by hidden_size^-1/2")
     dropout: float = fixed(0.0, "rate at embedding, attention and residual sums", ge=0, lt=1)
@@ -130,6 +154,10 @@ class ModelConfig(Section):
             )
         if self.position == "learned" and self.max_positions is None:
             raise ValueError("position='learned' needs max_positions, the rows of its table")
+        if self.global_every is not None and self.window is None:
+            raise ValueError("global_every tells layers without a window: set window, too")
+        if self.frozen_logits_bias and self.head == "mlm":
+            raise ValueError("head='mlm' has a bias that is trained: no frozen_logits_bias")
         if self.relative_max_distance <= self.relative_buckets // 2:
             raise ValueError(
                 f"relative_max_distance={self.relative_max_distance} is not beyond half of "
@@ -142,10 +170,31 @@ class ModelConfig(Section):
         """Width K of one attention head."""
         return self.head_dim or self.hidden_size // self.num_heads
 
+    def is_local(self, layer: int) -> bool:
+        """Whether a layer (counted from 0) attends within the window only."""
+        every = self.global_every
+        return self.window is not None and (every is None or layer % every > 0)
+
     @property
     def has_final_norm(self) -> bool:
         """Whether a norm stands behind each stack."""
         return self.norm_placement != "post"
+
+    @property
+    def attention_has_bias(self) -> bool:
+        """Whether attention's linear layers have biases."""
+        return self.use_bias if self.attention_bias is None else self.attention_bias
+
+    @property
+    def mlp_has_bias(self) -> bool:
+        """Whether the MLP's linear layers have biases."""
+        return self.use_bias if self.mlp_bias is None else self.mlp_bias
+
+    @property
+    def norm_has_bias(self) -> bool:
+        """Whether norms have a bias; an RMS norm never does."""
+        wanted = self.use_bias if self.norm_bias is None else self.norm_bias
+        return wanted and self.norm == "layernorm"
 
     @property
     def kv_heads(self) -> int:

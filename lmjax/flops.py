@@ -80,20 +80,24 @@ def num_params(model: ModelConfig) -> dict[str, int]:
       model: with `vocab_size` set.
     """
     d, v = model.hidden_size, model.vocab_size
-    norm = d * (2 if model.use_bias and model.norm == "layernorm" else 1)
+    norm = d * (2 if model.norm_has_bias else 1)
     final = norm if model.has_final_norm else 0
     two = model.architecture == "encoder_decoder"
     table = model.relative_buckets * model.num_heads * (model.position == "relative")
-    embed = v * d + model.token_types * d + model.embedding_norm * norm
+    placed = model.token_types * d + model.embedding_norm * norm
     if model.position == "learned":
-        embed += model.max_positions * d
-    parts = {"embed": embed}
+        placed += (model.position_offset + model.max_positions) * d
+    parts = {"embed": v * d + placed}
+    once = final + table - (0 if model.first_attention_norm else norm)
     if two:
-        parts["encoder"] = model.encoder_layers * _block(model, norm, cross=False) + final + table
-    parts["stack"] = model.num_layers * _block(model, norm, cross=two) + final + table
+        layers = model.encoder_layers * _block(model, norm, cross=False)
+        parts["encoder"] = placed + layers + once
+    parts["stack"] = model.num_layers * _block(model, norm, cross=two) + once
     head = 0 if model.tie_embeddings else v * d
     if model.head == "mlm":
-        head += d * d + d * model.use_bias + norm + v
+        head += d * d + d * model.use_bias + norm
+    if model.head == "mlm" or model.frozen_logits_bias:
+        head += v
     return parts | ({"head": head} if head else {})
 
 
@@ -107,8 +111,8 @@ def _block(model: ModelConfig, norm: int, *, cross: bool) -> int:
         "head": 2 * model.head_width,
         "all": (model.num_heads + model.kv_heads) * model.head_width,
     }[model.qk_norm]
-    attention = kernels.attention + biases * model.use_bias + norm + width * normed
-    mlp = kernels.mlp + mlp_biases * model.use_bias + norm
+    attention = kernels.attention + biases * model.attention_has_bias + norm + width * normed
+    mlp = kernels.mlp + mlp_biases * model.mlp_has_bias + norm
     return attention * (2 if cross else 1) + mlp
 
 
@@ -125,18 +129,25 @@ def flops_per_row(model: ModelConfig, row: Lengths) -> Flops:
     kernels, width = _kernels(model), model.num_heads * model.head_width
     t, s = row.target, row.source
     matmul = model.num_layers * (kernels.attention + kernels.mlp) * t
-    square = model.num_layers * width * t * t  # scores and mixing, two multiply-adds a pair
+    # Scores and mixing are two multiply-adds a pair.
+    square = width * sum(_pairs(model, layer, t) for layer in range(model.num_layers))
     hidden = square / 2 if model.architecture != "encoder" else 0
     other = 0.0
     if model.architecture == "encoder_decoder":
         matmul += model.encoder_layers * (kernels.attention + kernels.mlp) * s
         matmul += model.num_layers * (kernels.cross_queries * t + kernels.cross_keys * s)
-        other = model.encoder_layers * width * s * s + model.num_layers * width * t * s
+        other = width * sum(_pairs(model, layer, s) for layer in range(model.encoder_layers))
+        other += model.num_layers * width * t * s
     head = model.hidden_size * model.vocab_size
     if model.head == "mlm":
         head += model.hidden_size**2
     full = 6 * (matmul + head * row.predicted) + 12 * (square + other)
     return Flops(full, full - 12 * hidden)
+
+
+def _pairs(model: ModelConfig, layer: int, length: int) -> int:
+    """Pairs of positions that self-attention of one layer looks at, ends of the row neglected."""
+    return length * (min(length, model.window + 1) if model.is_local(layer) else length)
 
 
 def flops_per_token(model: ModelConfig, row: Lengths) -> Flops:

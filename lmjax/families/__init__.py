@@ -12,9 +12,18 @@ from typing import Any
 
 from lmjax.config import Config
 from lmjax.errors import UserError
-from lmjax.families import bert, gpt2, llama, t5
+from lmjax.families import bart, bert, bloom, gpt2, llama, modernbert, roberta, t5
 
-FAMILIES = {"bert": bert, "gpt2": gpt2, "llama": llama, "t5": t5}
+FAMILIES = {
+    "bert": bert,
+    "roberta": roberta,
+    "modernbert": modernbert,
+    "gpt2": gpt2,
+    "bloom": bloom,
+    "llama": llama,
+    "t5": t5,
+    "bart": bart,
+}
 
 
 def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import linear
-from lmjax.nn.norm import Norm
-from lmjax.nn.position import Rope, rotate
+from lmjax.nn import norm as norms
+from lmjax.nn.position import Rope, alibi_slopes, rotate
 
 # Finite, so that a row without any visible key is a mean and not 0/0, and large enough that the
 # exponential of a masked score is exactly 0 in every other row.
@@ -40,11 +40,13 @@ class AttentionSpec:
       causal: only keys at no later position.
       window: only keys with |query - key position| <= window // 2; None: any distance.
       rope: how queries and keys are turned by their positions; None: not.
+      alibi: whether scores fall with distance, by each head's own slope.
     """
 
     causal: bool
     window: int | None = None
     rope: Rope | None = None
+    alibi: bool = False
 
 
 class Tokens(NamedTuple):
@@ -95,6 +97,12 @@ def visible(spec: AttentionSpec, queries: Tokens, keys: Tokens) -> jax.Array:
     if spec.window is not None:
         see_BTS &= jnp.abs(distance_BTS) <= spec.window // 2
     return see_BTS
+
+
+def _distance(queries: Tokens, keys: Tokens) -> jax.Array:
+    """|query - key position|, float32 [B, 1, 1, T, S]."""
+    distance_BTS = queries.positions[:, :, None] - keys.positions[:, None, :]
+    return jnp.abs(distance_BTS)[:, None, None].astype(jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -150,6 +158,8 @@ def attend(
     )
     if bias_1HTS is not None:
         s_BGRTS += bias_1HTS.reshape(1, G, H // G, *bias_1HTS.shape[2:])
+    if spec.alibi:
+        s_BGRTS -= alibi_slopes(H).reshape(G, H // G, 1, 1) * _distance(queries, keys)
     see_BTS = visible(spec, queries, keys)
     p_BGRTS = dropout(_softmax(s_BGRTS, see_BTS[:, None, None], q_BTHK.dtype))
     return jnp.einsum("bgrts,bsgk->btgrk", p_BGRTS, kv.v_BSGK).reshape(B, T, H, K)
@@ -185,7 +195,7 @@ class Attention(nn.Module):
         """
         config = self.config
         heads, kv_heads, width = config.num_heads, config.kv_heads, config.head_width
-        project = partial(linear.Linear, use_bias=config.use_bias, dtype=self.dtype)
+        project = partial(linear.Linear, use_bias=config.attention_has_bias, dtype=self.dtype)
         scale = width**-0.5
         # Unscaled scores want queries that start smaller by what is not divided by later.
         init_scale = 1.0 if config.scale_attention or config.init != "fan_in" else scale
@@ -237,7 +247,7 @@ class Attention(nn.Module):
 
     def _normalised(self, x_BTHK: jax.Array, name: str) -> jax.Array:
         config = self.config
-        norm = Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype, name=name)
+        norm = norms.make(config, self.dtype, name)
         if config.qk_norm == "head":
             return norm(x_BTHK)
         return norm(x_BTHK.reshape(*x_BTHK.shape[:2], -1)).reshape(x_BTHK.shape)

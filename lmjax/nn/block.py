@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lmjax.config import ModelConfig
+from lmjax.nn import norm as norms
 from lmjax.nn.attention import Attention, AttentionSpec, Context, KeyValues
 from lmjax.nn.mlp import MLP
-from lmjax.nn.norm import Norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +28,12 @@ class BlockSpec:
     Attributes:
       attention: of the self-attention.
       cross: whether cross-attention to the encoder follows it.
+      attention_norm: whether the self-attention has its norm.
     """
 
     attention: AttentionSpec
     cross: bool = False
+    attention_norm: bool = True
 
 
 class Block(nn.Module):
@@ -63,17 +65,20 @@ class Block(nn.Module):
             over = Context(context.queries, context.memory.tokens)
             return attend(h_BTD, context.memory.hidden_BSD, over)[0]
 
-        x_BTD = self._residual(x_BTD, attend_self, "attention_norm")
+        first_norm = "attention_norm" if self.spec.attention_norm else None
+        x_BTD = self._residual(x_BTD, attend_self, first_norm)
         if self.spec.cross:
             x_BTD = self._residual(x_BTD, attend_memory, "cross_attention_norm")
         x_BTD = self._residual(x_BTD, MLP(config, self.dtype, name="mlp"), "mlp_norm")
         return x_BTD, cache
 
     def _residual(
-        self, x_BTD: jax.Array, f: Callable[[jax.Array], jax.Array], norm_name: str
+        self, x_BTD: jax.Array, f: Callable[[jax.Array], jax.Array], norm_name: str | None
     ) -> jax.Array:
         config = self.config
-        norm = Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype, name=norm_name)
+        norm = lambda x: x
+        if norm_name is not None:
+            norm = norms.make(config, self.dtype, norm_name)
         dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
         if config.norm_placement == "pre":
             x_BTD = x_BTD + dropout(f(norm(x_BTD)))

@@ -15,29 +15,35 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import linear
-from lmjax.nn.norm import Norm
+from lmjax.nn import norm as norms
 
 
 class Embed(nn.Module):
-    """Token table (Vaswani et al. 2017, 3.4), and those of positions and types where there are."""
+    """Token table (Vaswani et al. 2017, 3.4), and those of positions and types where there are.
+
+    Attributes:
+      config, dtype: as elsewhere.
+      vocab_size: rows of the token table; None: it is another one's, given at each call.
+    """
 
     config: ModelConfig
-    vocab_size: int
+    vocab_size: int | None
     dtype: jnp.dtype
 
     def setup(self):
         config = self.config
         init = linear.embedding_init(config)
-        self.token = self.param(
-            "token",
-            nn.with_logical_partitioning(init, ("vocab", "embed")),
-            (self.vocab_size, config.hidden_size),
-        )
+        if self.vocab_size is not None:
+            self.token = self.param(
+                "token",
+                nn.with_logical_partitioning(init, ("vocab", "embed")),
+                (self.vocab_size, config.hidden_size),
+            )
         if config.position == "learned":
             self.position = self.param(
                 "position",
                 nn.with_logical_partitioning(init, ("positions", "embed")),
-                (config.max_positions, config.hidden_size),
+                (config.position_offset + config.max_positions, config.hidden_size),
             )
         if config.token_types:
             self.token_type = self.param(
@@ -46,18 +52,21 @@ class Embed(nn.Module):
                 (config.token_types, config.hidden_size),
             )
         if config.embedding_norm:
-            self.norm = Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype)
+            self.norm = norms.make(config, self.dtype)
 
     def __call__(
         self,
         inputs_BT: jax.Array,
         positions_BT: jax.Array,
         token_types_BT: jax.Array | None = None,
+        token_VD: jax.Array | None = None,
     ) -> jax.Array:
         """int32 ids, positions and token types (None: all 0) -> x_BTD in `dtype`."""
-        x_BTD = _rows(self.token, "vocab", inputs_BT)
+        table_VD = self.token if token_VD is None else token_VD
+        x_BTD = _rows(table_VD, "vocab", inputs_BT)
         if self.config.position == "learned":
-            x_BTD = x_BTD + _rows(self.position, "positions", positions_BT)
+            rows_BT = positions_BT + self.config.position_offset
+            x_BTD = x_BTD + _rows(self.position, "positions", rows_BT)
         if self.config.token_types:
             types_BT = jnp.zeros_like(inputs_BT) if token_types_BT is None else token_types_BT
             x_BTD = x_BTD + _rows(self.token_type, "token_types", types_BT)

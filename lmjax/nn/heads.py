@@ -13,8 +13,8 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import linear
+from lmjax.nn import norm as norms
 from lmjax.nn.mlp import ACTIVATIONS
-from lmjax.nn.norm import Norm
 
 
 def predicted(hidden_BTD: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -75,6 +75,4 @@ class Transform(nn.Module):
             name="dense",
         )(hidden_BPD)
         hidden_BPD = ACTIVATIONS[config.activation](hidden_BPD)
-        return Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype, name="norm")(
-            hidden_BPD
-        )
+        return norms.make(config, self.dtype, "norm")(hidden_BPD)

@@ -63,7 +63,7 @@ class MLP(nn.Module):
             features=(config.mlp_width,),
             axes=("embed", "mlp"),
             kernel_init=linear.kernel_init(config, config.hidden_size),
-            use_bias=config.use_bias,
+            use_bias=config.mlp_has_bias,
             dtype=self.dtype,
         )
         activation = ACTIVATIONS[config.activation]
@@ -77,7 +77,7 @@ class MLP(nn.Module):
             features=(config.hidden_size,),
             axes=("mlp", "embed"),
             kernel_init=linear.residual_init(config, config.mlp_width),
-            use_bias=config.use_bias,
+            use_bias=config.mlp_has_bias,
             dtype=self.dtype,
             name="down",
         )(h_BTM)

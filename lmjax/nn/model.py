@@ -18,9 +18,9 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import heads, stack
+from lmjax.nn import norm as norms
 from lmjax.nn.attention import Context, Memory, Tokens
 from lmjax.nn.embed import Embed
-from lmjax.nn.norm import Norm
 from lmjax.nn.position import RelativeBias
 
 
@@ -59,7 +59,8 @@ class Model(nn.Module):
         self.embed = Embed(config, self.vocab_size, self.dtype)
         self.embed_dropout = nn.Dropout(config.dropout)
         two = config.architecture == "encoder_decoder"
-        if two:
+        if two:  # which has its own positions and norm, if any, but no table of tokens
+            self.encoder_embed = Embed(config, None, self.dtype)
             self.encoder = self._stack(stack.encoder_layout(config))
         self.stack = self._stack(stack.layout(config))
         if config.position == "relative":
@@ -68,10 +69,11 @@ class Model(nn.Module):
             self.stack_bias = RelativeBias(config, bidirectional=config.architecture == "encoder")
         if config.has_final_norm:
             if two:
-                self.encoder_norm = self._norm()
-            self.final_norm = self._norm()
+                self.encoder_norm = norms.make(config, self.dtype)
+            self.final_norm = norms.make(config, self.dtype)
         if config.head == "mlm":
             self.transform = heads.Transform(config, self.dtype)
+        if config.head == "mlm" or config.frozen_logits_bias:
             self.head_bias = self.param(
                 "head_bias",
                 nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)),
@@ -83,10 +85,6 @@ class Model(nn.Module):
     def _stack(self, layout: stack.Layout) -> stack.Stack:
         unroll = min(self.unroll, layout.num_units)
         return stack.Stack(self.config, layout, self.dtype, self.remat, unroll)
-
-    def _norm(self) -> Norm:
-        config = self.config
-        return Norm(config.norm, config.norm_epsilon, config.use_bias, self.dtype)
 
     def __call__(self, batch: Mapping[str, jax.Array], *, deterministic: bool = True) -> jax.Array:
         """Logits of the predicted positions of a `lmjax.batch`, float32 [B, P, V]."""
@@ -101,7 +99,8 @@ class Model(nn.Module):
           deterministic: as in `trunk`.
         """
         tokens = Tokens(batch["enc_segment_ids"], batch["enc_positions"])
-        x_BSD = self._embedded(batch["enc_inputs"], tokens.positions, None, deterministic)
+        x_BSD = self.encoder_embed(batch["enc_inputs"], tokens.positions, token_VD=self.embed.token)
+        x_BSD = self._dropped(x_BSD, deterministic)
         index_S = jnp.arange(x_BSD.shape[1])
         bias_1HSS = (
             self.encoder_bias(index_S, index_S) if self.config.position == "relative" else None
@@ -145,9 +144,8 @@ class Model(nn.Module):
                 keys,
                 queries,
             )
-        x_BTD = self._embedded(
-            batch["inputs"], queries.positions, batch.get("token_types"), deterministic
-        )
+        x_BTD = self.embed(batch["inputs"], queries.positions, batch.get("token_types"))
+        x_BTD = self._dropped(x_BTD, deterministic)
         bias_1HTS = None
         if config.position == "relative":
             first = 0 if length is None else length
@@ -161,14 +159,8 @@ class Model(nn.Module):
             cache = Cache(layers, keys, length + batch["inputs"].shape[1])
         return x_BTD, cache
 
-    def _embedded(
-        self,
-        inputs_BT: jax.Array,
-        positions_BT: jax.Array,
-        token_types_BT: jax.Array | None,
-        deterministic: bool,
-    ) -> jax.Array:
-        x_BTD = self.embed(inputs_BT, positions_BT, token_types_BT)
+    def _dropped(self, x_BTD: jax.Array, deterministic: bool) -> jax.Array:
+        """What goes from the embeddings into a stack."""
         x_BTD = self.embed_dropout(x_BTD, deterministic=deterministic)
         return nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))
 
@@ -183,6 +175,8 @@ class Model(nn.Module):
         logits_BPV = project(hidden_BPD)
         if config.head == "mlm":
             logits_BPV = logits_BPV + self.head_bias
+        elif config.frozen_logits_bias:
+            logits_BPV = logits_BPV + jax.lax.stop_gradient(self.head_bias)
         return nn.with_logical_constraint(logits_BPV, ("act_batch", "act_length", "act_vocab"))
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lmjax.config import ModelConfig
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _normalise(
@@ -82,3 +84,8 @@ class Norm(nn.Module):
             for name, start in starts.items()
         }
         return _normalise(x, weights, self.kind == "layernorm", self.epsilon, self.dtype)
+
+
+def make(config: ModelConfig, dtype: jnp.dtype, name: str | None = None) -> Norm:
+    """The norm that a model's config describes."""
+    return Norm(config.norm, config.norm_epsilon, config.norm_has_bias, dtype, name=name)

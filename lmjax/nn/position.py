@@ -1,4 +1,4 @@
-"""Positions inside attention: a bias of its scores, or a rotation of its queries and keys.
+"""Positions inside attention: biases of its scores, or a rotation of its queries and keys.
 
 **Relative bias** (Raffel et al. 2020, section 2.1): scores are shifted by a learned number per head
 and distance. Distances fall into buckets: half of them one for each of the
@@ -10,6 +10,9 @@ stack, so the bias is made once, outside of them.
 turned by position / theta^(2i/K), so that the product of a query and a key depends on their
 distance. The halves are paired, not the neighbours: the same function with its dims in another
 order, the one in which weights are published.
+
+**Linear bias** (ALiBi: Press et al. 2022, section 3): the scores of head h fall by slope_h per
+position of distance; nothing is learned.
 
 Shape suffixes: B rows, H heads, K head width, N buckets, T query length, S key length.
 """
@@ -121,3 +124,15 @@ def rotate(rope: Rope, x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
     a, b = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
     return turned.astype(x_BTHK.dtype)
+
+
+def alibi_slopes(num_heads: int) -> np.ndarray:
+    """Slope of each head, float32 [H].
+
+    2^(-8/n), 2^(-16/n), ... for n heads, a power of two. For other numbers, those of the power
+    below, then every other one of the power above (the authors' code, `get_slopes`).
+    """
+    power = 1 << (num_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * i / power) for i in range(1, power + 1)]
+    between = [2.0 ** (-4 * i / power) for i in range(1, 2 * power, 2)]
+    return np.asarray((slopes + between)[:num_heads], np.float32)

@@ -43,22 +43,42 @@ class Layout:
 
 def layout(config: ModelConfig) -> Layout:
     """The layout of a model's stack (of the decoder, where there are two)."""
-    causal = config.architecture != "encoder"
-    block = BlockSpec(_attention(config, causal), cross=config.architecture == "encoder_decoder")
-    return Layout(unit=(block,), num_units=config.num_layers)
+    causal, cross = config.architecture != "encoder", config.architecture == "encoder_decoder"
+    return _layout(config, config.num_layers, causal, cross)
 
 
 def encoder_layout(config: ModelConfig) -> Layout:
     """The layout of the encoder of an encoder-decoder."""
-    block = BlockSpec(_attention(config, causal=False))
-    return Layout(unit=(block,), num_units=config.encoder_layers)
+    return _layout(config, config.encoder_layers, causal=False, cross=False)
 
 
-def _attention(config: ModelConfig, causal: bool) -> AttentionSpec:
+def _layout(config: ModelConfig, num_layers: int, causal: bool, cross: bool) -> Layout:
+    blocks = [
+        BlockSpec(
+            _attention(config, causal, config.is_local(i)),
+            cross,
+            attention_norm=config.first_attention_norm or i > 0,
+        )
+        for i in range(num_layers)
+    ]
+    first = 0 if config.first_attention_norm else 1
+    period = (config.global_every or 1) if config.window is not None else 1
+    num_units, rest = divmod(num_layers - first, period)
+    return Layout(
+        unit=tuple(blocks[first : first + period]) if num_units else (),
+        num_units=num_units,
+        prefix=tuple(blocks[:first]),
+        suffix=tuple(blocks[num_layers - rest :]),
+    )
+
+
+def _attention(config: ModelConfig, causal: bool, local: bool) -> AttentionSpec:
     rope = None
     if config.position == "rope":
-        rope = Rope(config.rope_theta, config.rope_factor, config.rope_original_positions)
-    return AttentionSpec(causal, rope=rope)
+        theta = config.rope_local_theta if local and config.rope_local_theta else config.rope_theta
+        rope = Rope(theta, config.rope_factor, config.rope_original_positions)
+    window = config.window if local else None
+    return AttentionSpec(causal, window, rope, alibi=config.position == "alibi")
 
 
 def init_caches(
@@ -129,10 +149,12 @@ class Stack(nn.Module):
         deterministic: bool = True,
     ) -> tuple[jax.Array, LayerCaches | None]:
         """As `Block.__call__`, with the caches of all layers (see `init_caches`)."""
-        new_caches = {}
+        new_caches, single = {}, Block
+        if self.remat != "none":
+            single = nn.remat(Block, policy=_SAVED[self.remat])
 
         def block(x_BTD: jax.Array, name: str, spec: BlockSpec) -> jax.Array:
-            module = Block(self.config, spec, self.dtype, deterministic, name=name)
+            module = single(self.config, spec, self.dtype, deterministic, name=name)
             cache = None if caches is None else caches[name]
             x_BTD, new_caches[name] = module(x_BTD, context, cache)
             return x_BTD

@@ -19,9 +19,15 @@ VARIANTS = {
     | _SMALL
     | {"head_dim": 8, "mlp_size": 64, "num_kv_heads": 2},
     "olmo2": families.llama.PRESETS["olmo2_1b"] | _SMALL | {"mlp_size": 64, "rope_factor": 8.0},
+    "bloom": families.bloom.BASE | _SMALL | {"num_heads": 6, "head_dim": 8},
     "bert": families.bert.BASE | _SMALL,
+    "roberta": families.roberta.BASE | _SMALL,
+    "modernbert": families.modernbert.BASE
+    | _SMALL
+    | {"num_layers": 9, "mlp_size": 64, "window": 4},
     "t5": families.t5.PRESETS["base"] | _SMALL | {"head_dim": 8, "mlp_size": 64},
     "t5_v1_1": families.t5.PRESETS["v1_1_base"] | _SMALL | {"head_dim": 8, "mlp_size": 64},
+    "bart": families.bart.BASE | _SMALL,
 }
 
 
@@ -48,7 +54,11 @@ def apply(model, params, batch):
 
 
 def is_two(variant):
-    return variant.startswith("t5")
+    return VARIANTS[variant]["architecture"] == "encoder_decoder"
+
+
+def is_encoder(variant):
+    return VARIANTS[variant]["architecture"] == "encoder"
 
 
 def segments(lengths, padding=0):
