@@ -121,6 +121,9 @@ class ModelConfig(Section):
     head: Literal["lm", "mlm"] = fixed(
         "lm", "'mlm': a dense layer, activation and norm before the projection, and a bias after"
     )
+    encoder_embeddings: bool = fixed(
+        False, "an encoder beside a decoder has a matrix of tokens of its own"
+    )
     frozen_logits_bias: bool = fixed(
         False, "a bias of the logits that is never trained (BART: zeros, unless imported)"
     )

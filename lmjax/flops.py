@@ -91,7 +91,7 @@ def num_params(model: ModelConfig) -> dict[str, int]:
     once = final + table - (0 if model.first_attention_norm else norm)
     if two:
         layers = model.encoder_layers * _block(model, norm, cross=False)
-        parts["encoder"] = placed + layers + once
+        parts["encoder"] = model.encoder_embeddings * v * d + placed + layers + once
     parts["stack"] = model.num_layers * _block(model, norm, cross=two) + once
     head = 0 if model.tie_embeddings else v * d
     if model.head == "mlm":

@@ -1,7 +1,8 @@
 """Families are data: the fields a family's models share, and its published sizes.
 
-A family is a module with `BASE` (fields of `ModelConfig` that make it that family) and `PRESETS`
-(name -> all its fields). Nothing below this room knows a family's name.
+A family is a module with `BASE` (fields of `ModelConfig` that make it that family), `PRESETS`
+(name -> all its fields) and `FORMATS`, the stock classes of transformers that its models are read
+from and written for (`hf.format.Format`). Nothing below this room knows a family's name.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ FAMILIES = {
     "llama": llama,
     "t5": t5,
     "bart": bart,
+}
+
+# model_type of a config.json -> (family, format).
+FORMATS = {
+    fmt.model_type: (name, fmt) for name, module in FAMILIES.items() for fmt in module.FORMATS
 }
 
 

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmjax.config import ModelConfig
+from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
+from lmjax.hf.table import Row, dense, norm
+
 BASE: dict[str, Any] = {
     "architecture": "encoder",
     "max_positions": 512,
@@ -43,3 +47,81 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": _size(768, 12, 12),
     "large": _size(1024, 24, 16),
 }
+
+
+def encoder_rows(theirs: str) -> list[Row]:
+    """Rows of BERT's embeddings and blocks, which RoBERTa shares, but for the positions."""
+    layer, block = f"{theirs}.encoder.layer.{{i}}", "stack/{i}"
+    return [
+        Row(f"{theirs}.embeddings.word_embeddings.weight", "embed/token", "v d"),
+        Row(f"{theirs}.embeddings.token_type_embeddings.weight", "embed/token_type", "t d"),
+        *norm(f"{theirs}.embeddings.LayerNorm", "embed/norm"),
+        *dense(f"{layer}.attention.self.query", f"{block}/attention/query", "d", "h k"),
+        *dense(f"{layer}.attention.self.key", f"{block}/attention/key", "d", "h k"),
+        *dense(f"{layer}.attention.self.value", f"{block}/attention/value", "d", "h k"),
+        *dense(f"{layer}.attention.output.dense", f"{block}/attention/output", "h k", "d"),
+        *norm(f"{layer}.attention.output.LayerNorm", f"{block}/attention_norm"),
+        *dense(f"{layer}.intermediate.dense", f"{block}/mlp/up", "d", "m"),
+        *dense(f"{layer}.output.dense", f"{block}/mlp/down", "m", "d"),
+        *norm(f"{layer}.output.LayerNorm", f"{block}/mlp_norm"),
+    ]
+
+
+def head_rows(
+    model: ModelConfig, dense_name: str, norm_name: str, bias: str, output: str
+) -> list[Row]:
+    """Rows of the masked-LM head; the bias that counts is the output's where that is its own."""
+    return [
+        *dense(dense_name, "transform/dense", "d", "e"),
+        *norm(norm_name, "transform/norm"),
+        Row(bias if model.tie_embeddings else f"{output}.bias", "head_bias", "v"),
+        Row(f"{output}.weight", "projection/kernel", "v d -> d v"),
+    ]
+
+
+def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
+    return [
+        *encoder_rows("bert"),
+        Row("bert.embeddings.position_embeddings.weight", "embed/position", "n d"),
+        *head_rows(model, f"{_HEAD}.transform.dense", f"{_HEAD}.transform.LayerNorm", _BIAS, _OUT),
+    ]
+
+
+_HEAD = "cls.predictions"
+_BIAS, _OUT = f"{_HEAD}.bias", f"{_HEAD}.decoder"
+
+KEYS = (
+    Key("hidden_size", "hidden_size"),
+    Key("num_hidden_layers", "num_layers"),
+    Key("num_attention_heads", "num_heads"),
+    Key("intermediate_size", "mlp_size"),
+    Key("hidden_act", "activation", "gelu", ACTIVATIONS),
+    Key("type_vocab_size", "token_types", 2),
+    Key("layer_norm_eps", "norm_epsilon", 1e-12),
+    Key("hidden_dropout_prob", "dropout", 0.1),
+    Key("initializer_range", "init_std", 0.02),
+)
+MUST = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+
+FORMATS = (
+    Format(
+        model_type="bert",
+        stock_class="BertForMaskedLM",
+        base=BASE,
+        keys=(*KEYS, Key("max_position_embeddings", "max_positions", 512)),
+        must=MUST,
+        rows=_rows,
+        head=f"{_OUT}.weight",
+        ids={"pad": 0, "bos": None, "eos": None},
+        write=lambda model, ids: {"attention_probs_dropout_prob": model.dropout},
+        same=lambda model: {f"{_OUT}.bias": _BIAS} if model.tie_embeddings else {},
+        unused=lambda model: {} if model.tie_embeddings else {_BIAS: f"{_OUT}.bias"},
+        ignored=(r"bert\.pooler\..*", r"cls\.seq_relationship\..*", r".*\.position_ids"),
+        renamed=(
+            (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+            (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        ),
+        prefix="bert.",
+        generates=False,
+    ),
+)

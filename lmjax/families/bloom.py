@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmjax.config import ModelConfig
+from lmjax.hf.format import Format, Ids, Key
+from lmjax.hf.table import Row, dense, norm
+
 BASE: dict[str, Any] = {
     "architecture": "decoder",
     "max_positions": None,
@@ -37,3 +41,45 @@ PRESETS: dict[str, dict[str, Any]] = {
     "3b": _size(2560, 30, 32),
     "7b1": _size(4096, 30, 32),
 }
+
+
+def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
+    layer, block = "transformer.h.{i}", "stack/{i}"
+    qkv = [f"{block}/attention/{name}" for name in ("query", "key", "value")]
+    fused = f"{layer}.self_attention.query_key_value"  # head by head
+    return [
+        Row("transformer.word_embeddings.weight", "embed/token", "v d"),
+        *norm("transformer.word_embeddings_layernorm", "embed/norm"),
+        *norm(f"{layer}.input_layernorm", f"{block}/attention_norm"),
+        Row(f"{fused}.weight", tuple(f"{p}/kernel" for p in qkv), "(h p k) d -> p d h k"),
+        Row(f"{fused}.bias", tuple(f"{p}/bias" for p in qkv), "(h p k) -> p h k"),
+        *dense(f"{layer}.self_attention.dense", f"{block}/attention/output", "h k", "d"),
+        *norm(f"{layer}.post_attention_layernorm", f"{block}/mlp_norm"),
+        *dense(f"{layer}.mlp.dense_h_to_4h", f"{block}/mlp/up", "d", "m"),
+        *dense(f"{layer}.mlp.dense_4h_to_h", f"{block}/mlp/down", "m", "d"),
+        *norm("transformer.ln_f", "final_norm"),
+        Row("lm_head.weight", "projection/kernel", "v d -> d v"),
+    ]
+
+
+FORMATS = (
+    Format(
+        model_type="bloom",
+        stock_class="BloomForCausalLM",
+        base=BASE,
+        keys=(
+            Key("hidden_size", "hidden_size", old="n_embed"),
+            Key("n_layer", "num_layers", old="num_hidden_layers"),
+            Key("n_head", "num_heads", old="num_attention_heads"),
+            Key("layer_norm_epsilon", "norm_epsilon", 1e-5),
+            Key("hidden_dropout", "dropout", 0.0),
+            Key("initializer_range", "init_std", 0.02),
+        ),
+        must={"apply_residual_connection_post_layernorm": False},
+        rows=_rows,
+        head="lm_head.weight",
+        ids={"pad": None, "bos": 1, "eos": 2},
+        write=lambda model, ids: {"attention_dropout": model.dropout},
+        prefix="transformer.",
+    ),
+)

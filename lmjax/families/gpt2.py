@@ -13,6 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmjax.config import ModelConfig
+from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
+from lmjax.hf.table import Row, norm
+
 BASE: dict[str, Any] = {
     "max_positions": 1024,
     "position": "learned",
@@ -41,3 +45,64 @@ PRESETS: dict[str, dict[str, Any]] = {
     "large": _size(1280, 36, 20),
     "xl": _size(1600, 48, 25),
 }
+
+
+def _conv(theirs: str, ours: str, inputs: str, outputs: str) -> list[Row]:
+    """Rows of GPT-2's `Conv1D`, whose weight is [inputs, outputs]."""
+    return [
+        Row(f"{theirs}.weight", f"{ours}/kernel", f"({inputs}) ({outputs}) -> {inputs} {outputs}"),
+        Row(f"{theirs}.bias", f"{ours}/bias", f"({outputs}) -> {outputs}"),
+    ]
+
+
+def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
+    layer, block = "transformer.h.{i}", "stack/{i}"
+    qkv = [f"{block}/attention/{name}" for name in ("query", "key", "value")]
+    return [
+        Row("transformer.wte.weight", "embed/token", "v d"),
+        Row("transformer.wpe.weight", "embed/position", "n d"),
+        *norm(f"{layer}.ln_1", f"{block}/attention_norm"),
+        Row(
+            f"{layer}.attn.c_attn.weight",
+            tuple(f"{path}/kernel" for path in qkv),
+            "d (p h k) -> p d h k",
+        ),
+        Row(f"{layer}.attn.c_attn.bias", tuple(f"{p}/bias" for p in qkv), "(p h k) -> p h k"),
+        *_conv(f"{layer}.attn.c_proj", f"{block}/attention/output", "h k", "d"),
+        *norm(f"{layer}.ln_2", f"{block}/mlp_norm"),
+        *_conv(f"{layer}.mlp.c_fc", f"{block}/mlp/up", "d", "m"),
+        *_conv(f"{layer}.mlp.c_proj", f"{block}/mlp/down", "m", "d"),
+        *norm("transformer.ln_f", "final_norm"),
+        Row("lm_head.weight", "projection/kernel", "v d -> d v"),
+    ]
+
+
+FORMATS = (
+    Format(
+        model_type="gpt2",
+        stock_class="GPT2LMHeadModel",
+        base=BASE,
+        keys=(
+            Key("n_embd", "hidden_size"),
+            Key("n_layer", "num_layers"),
+            Key("n_head", "num_heads"),
+            Key("n_inner", "mlp_size", None),
+            Key("n_positions", "max_positions", 1024),
+            Key("activation_function", "activation", "gelu_tanh", ACTIVATIONS),
+            Key("layer_norm_epsilon", "norm_epsilon", 1e-5),
+            Key("resid_pdrop", "dropout", 0.1),
+            Key("initializer_range", "init_std", 0.02),
+        ),
+        must={
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+        },
+        rows=_rows,
+        head="lm_head.weight",
+        ids={"pad": None, "bos": 50256, "eos": 50256},
+        write=lambda model, ids: {"embd_pdrop": model.dropout, "attn_pdrop": model.dropout},
+        ignored=(r".*\.attn\.(masked_)?bias",),
+        prefix="transformer.",
+    ),
+)

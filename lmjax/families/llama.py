@@ -12,7 +12,13 @@ Sizes are those of the released checkpoints' config.json:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from lmjax.config import ModelConfig
+from lmjax.hf import rope
+from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
+from lmjax.hf.table import Row, dense, norm
 
 BASE: dict[str, Any] = {
     "architecture": "decoder",
@@ -56,3 +62,93 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     "olmo2_1b": _size(_OLMO2, 2048, 16, 16, 8192),
 }
+
+
+def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
+    layer, block = "model.layers.{i}", "stack/{i}"
+    attention, after = f"{layer}.self_attn", f"{layer}.post_attention_layernorm"
+    norms = {f"{layer}.input_layernorm": "attention_norm", after: "mlp_norm"}
+    if model.norm_placement == "post_sublayer":
+        norms = {after: "attention_norm", f"{layer}.post_feedforward_layernorm": "mlp_norm"}
+    return [
+        Row("model.embed_tokens.weight", "embed/token", "v d"),
+        *dense(f"{attention}.q_proj", f"{block}/attention/query", "d", "h k"),
+        *dense(f"{attention}.k_proj", f"{block}/attention/key", "d", "h k"),
+        *dense(f"{attention}.v_proj", f"{block}/attention/value", "d", "h k"),
+        *dense(f"{attention}.o_proj", f"{block}/attention/output", "h k", "d"),
+        *norm(f"{attention}.q_norm", f"{block}/attention/query_norm"),
+        *norm(f"{attention}.k_norm", f"{block}/attention/key_norm"),
+        *dense(f"{layer}.mlp.gate_proj", f"{block}/mlp/gate", "d", "m"),
+        *dense(f"{layer}.mlp.up_proj", f"{block}/mlp/up", "d", "m"),
+        *dense(f"{layer}.mlp.down_proj", f"{block}/mlp/down", "m", "d"),
+        *(row for theirs, ours in norms.items() for row in norm(theirs, f"{block}/{ours}")),
+        *norm("model.norm", "final_norm"),
+        Row("lm_head.weight", "projection/kernel", "v d -> d v"),
+    ]
+
+
+_THETA = 10_000.0  # of configs that do not say
+
+
+def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
+    heads = config["num_attention_heads"]
+    return {
+        **rope.read(config, _THETA),
+        "num_kv_heads": config.get("num_key_value_heads") or heads,
+        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
+    }
+
+
+def _write(model: ModelConfig, ids: Ids) -> dict[str, Any]:
+    return {
+        **rope.write(model),
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_width,
+        "attention_dropout": model.dropout,
+    }
+
+
+_KEYS = (
+    Key("hidden_size", "hidden_size"),
+    Key("num_hidden_layers", "num_layers"),
+    Key("num_attention_heads", "num_heads"),
+    Key("intermediate_size", "mlp_size"),
+    Key("hidden_act", "activation", "silu", ACTIVATIONS),
+    Key("rms_norm_eps", "norm_epsilon", 1e-6),
+    Key("attention_bias", "attention_bias", False),
+    Key("max_position_embeddings", "max_positions", 2048),
+    Key("initializer_range", "init_std", 0.02),
+)
+
+
+def _format(model_type: str, stock_class: str, base: dict[str, Any], **more: Any) -> Format:
+    return Format(
+        model_type=model_type,
+        stock_class=stock_class,
+        base=base,
+        rows=_rows,
+        head="lm_head.weight",
+        read=_read,
+        write=_write,
+        ignored=(r".*\.rotary_emb\.inv_freq",),
+        prefix="model.",
+        **{"keys": _KEYS, "ids": {"pad": None, "bos": 1, "eos": 2}, **more},
+    )
+
+
+FORMATS = (
+    _format(
+        "llama",
+        "LlamaForCausalLM",
+        BASE,
+        keys=(*_KEYS, Key("mlp_bias", "mlp_bias", False)),
+    ),
+    _format(
+        "qwen3",
+        "Qwen3ForCausalLM",
+        _QWEN3,
+        must={"use_sliding_window": False},
+        ids={"pad": None, "bos": None, "eos": None},
+    ),
+    _format("olmo2", "Olmo2ForCausalLM", _OLMO2, ids={"pad": 1, "bos": None, "eos": 50279}),
+)

@@ -10,7 +10,14 @@ training on 1,024 used 10,000 in all layers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from lmjax.config import ModelConfig
+from lmjax.errors import UserError
+from lmjax.hf import rope
+from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
+from lmjax.hf.table import Row, dense, norm
 
 BASE: dict[str, Any] = {
     "architecture": "encoder",
@@ -50,3 +57,106 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": _size(768, 22, 12, 1152),
     "large": _size(1024, 28, 16, 2624),
 }
+
+
+def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
+    layer, block = "model.layers.{i}", "stack/{i}"
+    kernels = lambda names: tuple(f"{block}/{name}/kernel" for name in names)
+    biases = lambda names: tuple(f"{block}/{name}/bias" for name in names)
+    qkv = ("attention/query", "attention/key", "attention/value")
+    gated = ("mlp/gate", "mlp/up")
+    return [
+        Row("model.embeddings.tok_embeddings.weight", "embed/token", "v d"),
+        *norm("model.embeddings.norm", "embed/norm"),
+        *norm(f"{layer}.attn_norm", f"{block}/attention_norm"),
+        Row(f"{layer}.attn.Wqkv.weight", kernels(qkv), "(p h k) d -> p d h k"),
+        Row(f"{layer}.attn.Wqkv.bias", biases(qkv), "(p h k) -> p h k"),
+        *dense(f"{layer}.attn.Wo", f"{block}/attention/output", "h k", "d"),
+        *norm(f"{layer}.mlp_norm", f"{block}/mlp_norm"),
+        Row(f"{layer}.mlp.Wi.weight", kernels(gated), "(p m) d -> p d m"),
+        Row(f"{layer}.mlp.Wi.bias", biases(gated), "(p m) -> p m"),
+        *dense(f"{layer}.mlp.Wo", f"{block}/mlp/down", "m", "d"),
+        *norm("model.final_norm", "final_norm"),
+        *dense("head.dense", "transform/dense", "d", "e"),
+        *norm("head.norm", "transform/norm"),
+        Row("decoder.bias", "head_bias", "v"),
+        Row("decoder.weight", "projection/kernel", "v d -> d v"),
+    ]
+
+
+def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
+    """Which layers see all tokens, and both bases of the rotation; also in older files' keys."""
+    num_layers = config["num_hidden_layers"]
+    every = config.get("global_attn_every_n_layers", 3)
+    if config.get("layer_types"):
+        wholes = [i for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
+        every = wholes[1] if len(wholes) > 1 else max(num_layers, 2)
+        if wholes != list(range(0, num_layers, every)):
+            raise UserError(
+                f"config.json: layer_types with full attention in layers {wholes} is not "
+                "supported; the first and every n-th after it are"
+            )
+    said = config.get("rope_parameters") or {}
+    whole, local = (
+        rope.read({**config, "rope_parameters": said.get(kind), "rope_theta": old}, default)
+        for kind, old, default in (
+            ("full_attention", config.get("global_rope_theta"), 160_000.0),
+            ("sliding_attention", config.get("local_rope_theta"), 10_000.0),
+        )
+    )
+    if every == 1:
+        return whole | {"window": None, "global_every": None, "rope_local_theta": None}
+    return whole | {"global_every": every, "rope_local_theta": local["rope_theta"]}
+
+
+def _write(model: ModelConfig, ids: Ids) -> dict[str, Any]:
+    kinds = ("full_attention", "sliding_attention")
+    local_theta = model.rope_local_theta or model.rope_theta
+    thetas = (model.rope_theta, local_theta)
+    return {
+        "layer_types": [kinds[model.is_local(i)] for i in range(model.num_layers)],
+        "local_attention": model.window or 128,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": theta}
+            for kind, theta in zip(kinds, thetas, strict=True)
+        },
+        "global_attn_every_n_layers": model.global_every or 1,
+        "global_rope_theta": model.rope_theta,
+        "local_rope_theta": local_theta,
+        "classifier_activation": model.activation,
+        "embedding_dropout": model.dropout,
+        "attention_dropout": model.dropout,
+    }
+
+
+FORMATS = (
+    Format(
+        model_type="modernbert",
+        stock_class="ModernBertForMaskedLM",
+        base=BASE,
+        keys=(
+            Key("hidden_size", "hidden_size"),
+            Key("num_hidden_layers", "num_layers"),
+            Key("num_attention_heads", "num_heads"),
+            Key("intermediate_size", "mlp_size"),
+            Key("hidden_activation", "activation", "gelu", ACTIVATIONS),
+            Key("max_position_embeddings", "max_positions", 8192),
+            Key("local_attention", "window", 128),
+            Key("norm_eps", "norm_epsilon", 1e-5),
+            Key("norm_bias", "norm_bias", False),
+            Key("attention_bias", "attention_bias", False),
+            Key("mlp_bias", "mlp_bias", False),
+            Key("classifier_bias", "use_bias", False),
+            Key("mlp_dropout", "dropout", 0.0),
+            Key("initializer_range", "init_std", 0.02),
+        ),
+        must={"decoder_bias": True},
+        rows=_rows,
+        head="decoder.weight",
+        ids={"pad": 50283, "bos": 50281, "eos": 50282, "cls": 50281, "sep": 50282},
+        read=_read,
+        write=_write,
+        prefix="model.",
+        generates=False,
+    ),
+)

@@ -8,9 +8,13 @@ stand before the first position.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from lmjax.config import ModelConfig
 from lmjax.families import bert
+from lmjax.hf.format import Format, Ids
+from lmjax.hf.table import Row
 
 BASE: dict[str, Any] = bert.BASE | {
     "position_offset": 2,
@@ -23,3 +27,55 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": BASE | {"hidden_size": 768, "num_layers": 12, "num_heads": 12},
     "large": BASE | {"hidden_size": 1024, "num_layers": 24, "num_heads": 16},
 }
+
+
+def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
+    # Their first position is in the row behind the padding id's; ours need not know that id.
+    skip = model.position_offset - _offset(ids)
+    return [
+        *bert.encoder_rows("roberta"),
+        Row("roberta.embeddings.position_embeddings.weight", "embed/position", "n d", skip=skip),
+        *bert.head_rows(model, "lm_head.dense", "lm_head.layer_norm", _BIAS, "lm_head.decoder"),
+    ]
+
+
+_BIAS = "lm_head.bias"
+
+
+def _offset(ids: Ids) -> int:
+    pad = ids.get("pad")
+    return (1 if pad is None else pad) + 1
+
+
+def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
+    offset = _offset(ids)
+    rows = config.get("max_position_embeddings", 514)
+    return {"position_offset": offset, "max_positions": rows - offset}
+
+
+def _write(model: ModelConfig, ids: Ids) -> dict[str, Any]:
+    return {
+        "max_position_embeddings": model.max_positions + _offset(ids),
+        "attention_probs_dropout_prob": model.dropout,
+    }
+
+
+FORMATS = (
+    Format(
+        model_type="roberta",
+        stock_class="RobertaForMaskedLM",
+        base=BASE,
+        keys=bert.KEYS,
+        must=bert.MUST,
+        rows=_rows,
+        head="lm_head.decoder.weight",
+        ids={"pad": 1, "bos": 0, "eos": 2},
+        read=_read,
+        write=_write,
+        same=lambda model: {"lm_head.decoder.bias": _BIAS} if model.tie_embeddings else {},
+        unused=lambda model: {} if model.tie_embeddings else {_BIAS: "lm_head.decoder.bias"},
+        ignored=(r"roberta\.pooler\..*", r".*\.position_ids"),
+        prefix="roberta.",
+        generates=False,
+    ),
+)

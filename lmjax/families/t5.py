@@ -14,7 +14,13 @@ sums, not inside the MLP.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from lmjax.config import ModelConfig
+from lmjax.errors import UserError
+from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
+from lmjax.hf.table import Row, dense, norm
 
 BASE: dict[str, Any] = {
     "architecture": "encoder_decoder",
@@ -71,3 +77,120 @@ PRESETS: dict[str, dict[str, Any]] = {
     "v1_1_3b": _size(_V1_1, 2048, 24, 32, 5120),
     "v1_1_11b": _size(_V1_1, 4096, 24, 64, 10_240),
 }
+
+DECODER_START = "pad"
+
+
+def _attention(theirs: str, ours: str) -> list[Row]:
+    return [
+        *dense(f"{theirs}.q", f"{ours}/query", "d", "h k"),
+        *dense(f"{theirs}.k", f"{ours}/key", "d", "h k"),
+        *dense(f"{theirs}.v", f"{ours}/value", "d", "h k"),
+        *dense(f"{theirs}.o", f"{ours}/output", "h k", "d"),
+    ]
+
+
+def _stack(theirs: str, ours: str, last: int, gated: bool) -> list[Row]:
+    """Rows of one stack; `last` is the number of the MLP among a block's sublayers."""
+    block, here = f"{theirs}.block.{{i}}.layer", f"{ours}/{{i}}"
+    mlp = f"{block}.{last}.DenseReluDense"
+    up = [*dense(f"{mlp}.wi", f"{here}/mlp/up", "d", "m")]
+    if gated:
+        up = [
+            *dense(f"{mlp}.wi_0", f"{here}/mlp/gate", "d", "m"),
+            *dense(f"{mlp}.wi_1", f"{here}/mlp/up", "d", "m"),
+        ]
+    return [
+        Row(
+            f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            f"{ours}_bias/table",
+            "b h",
+        ),
+        *_attention(f"{block}.0.SelfAttention", f"{here}/attention"),
+        *norm(f"{block}.0.layer_norm", f"{here}/attention_norm"),
+        *up,
+        *dense(f"{mlp}.wo", f"{here}/mlp/down", "m", "d"),
+        *norm(f"{block}.{last}.layer_norm", f"{here}/mlp_norm"),
+    ]
+
+
+def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
+    block = "decoder.block.{i}.layer.1"
+    return [
+        Row("shared.weight", "embed/token", "v d"),
+        *_stack("encoder", "encoder", 1, model.mlp_gated),
+        *norm("encoder.final_layer_norm", "encoder_norm"),
+        *_stack("decoder", "stack", 2, model.mlp_gated),
+        *_attention(f"{block}.EncDecAttention", "stack/{i}/cross_attention"),
+        *norm(f"{block}.layer_norm", "stack/{i}/cross_attention_norm"),
+        *norm("decoder.final_layer_norm", "final_norm"),
+        Row("lm_head.weight", "projection/kernel", "v d -> d v"),
+    ]
+
+
+def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
+    # A config's `tie_word_embeddings` says whether logits are scaled; what is tied the file says.
+    scaled = config.get("scale_decoder_outputs")
+    if scaled is None:
+        scaled = config.get("tie_word_embeddings", True) is not False
+    name = config.get("feed_forward_proj", "relu")
+    gated, _, activation = name.rpartition("-")
+    if gated not in ("", "gated") or activation not in ACTIVATIONS:
+        raise UserError(f"config.json: feed_forward_proj={name!r} is not supported")
+    if name == "gated-gelu":  # which means the tanh form, for historical reasons
+        activation = "gelu_new"
+    layers = config["num_layers"]
+    return {
+        "scale_logits": scaled,
+        "mlp_gated": gated == "gated",
+        "activation": ACTIVATIONS[activation],
+        "num_encoder_layers": layers,
+        "num_layers": config.get("num_decoder_layers") or layers,
+        "init_std": float(config.get("initializer_factor", 1.0)),
+    }
+
+
+def _write(model: ModelConfig, ids: Ids) -> dict[str, Any]:
+    name = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == model.activation)
+    if model.mlp_gated:
+        name = "gated-gelu" if name == "gelu_new" else f"gated-{name}"
+    return {
+        "tie_word_embeddings": model.scale_logits,
+        "scale_decoder_outputs": model.scale_logits,
+        "feed_forward_proj": name,
+        "num_layers": model.encoder_layers,
+        "num_decoder_layers": model.num_layers,
+        "initializer_factor": model.init_std,
+        "is_encoder_decoder": True,
+    }
+
+
+FORMATS = (
+    Format(
+        model_type="t5",
+        stock_class="T5ForConditionalGeneration",
+        base=BASE,
+        keys=(
+            Key("d_model", "hidden_size"),
+            Key("num_heads", "num_heads"),
+            Key("d_kv", "head_dim"),
+            Key("d_ff", "mlp_size"),
+            Key("relative_attention_num_buckets", "relative_buckets", 32),
+            Key("relative_attention_max_distance", "relative_max_distance", 128),
+            Key("layer_norm_epsilon", "norm_epsilon", 1e-6),
+            Key("dropout_rate", "dropout", 0.1),
+        ),
+        rows=_rows,
+        head="lm_head.weight",
+        ids={"pad": 0, "bos": None, "eos": 1, "decoder_start": 0},
+        read=_read,
+        write=_write,
+        same=lambda model: {
+            "encoder.embed_tokens.weight": "shared.weight",
+            "decoder.embed_tokens.weight": "shared.weight",
+        },
+        # The first releases have a bias that their cross-attention does not use.
+        ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
+        tied_by_file=True,
+    ),
+)

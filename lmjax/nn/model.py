@@ -59,8 +59,9 @@ class Model(nn.Module):
         self.embed = Embed(config, self.vocab_size, self.dtype)
         self.embed_dropout = nn.Dropout(config.dropout)
         two = config.architecture == "encoder_decoder"
-        if two:  # which has its own positions and norm, if any, but no table of tokens
-            self.encoder_embed = Embed(config, None, self.dtype)
+        if two:  # which has its own positions and norm, if any
+            own = self.vocab_size if config.encoder_embeddings else None
+            self.encoder_embed = Embed(config, own, self.dtype)
             self.encoder = self._stack(stack.encoder_layout(config))
         self.stack = self._stack(stack.layout(config))
         if config.position == "relative":

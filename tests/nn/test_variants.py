@@ -10,7 +10,6 @@ from lmjax import flops
 from lmjax.config import ModelConfig
 from lmjax.nn.model import Model
 
-
 _DEPTH = {"modernbert": 7}  # two units of three layers behind the first one
 
 

@@ -1,0 +1,238 @@
+"""A published format: the `config.json` of a stock class of transformers, read and written.
+
+What a class can say is a list of keys, each with the field of `ModelConfig` that means the same;
+what it says and we have no field for must have the one value that our block computes. A model that
+the class cannot express is refused when it is written, a config that our block cannot is when it is
+read: nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmjax.config import ModelConfig
+from lmjax.errors import UserError
+from lmjax.hf.table import Row
+
+Ids = Mapping[str, int | None]  # "pad", "bos", "eos", ... -> id
+
+_REQUIRED = object()
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of their config.
+
+    Attributes:
+      theirs, ours: its name and that of the field.
+      default: the field's value where the key is missing, which many published files leave out.
+      values: their values -> ours, where they differ; written is the first one that fits.
+      old: another name of the key, in older files.
+    """
+
+    theirs: str
+    ours: str
+    default: Any = _REQUIRED
+    values: Mapping[Any, Any] | None = None
+    old: str | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """One stock class.
+
+    Attributes:
+      model_type, stock_class: as in config.json.
+      base: fields of `ModelConfig` that all its models share.
+      keys: what its config says of the rest.
+      must: keys with the only value that our block computes; where one is missing, it has it.
+      rows: (model, ids) -> the weight table.
+      head: name of the matrix of the logits, in a file only where it is not the embedding's.
+      ids: special ids that its config names, with the class's defaults.
+      read, write: the keys that are no plain pair, both ways.
+      same: tensors that only repeat another one, (model) -> {name: of which}.
+      unused: tensors of a file that the class does not compute with, in the same form; they are
+        kept for the way back.
+      ignored: regexes of tensors that do not belong to the language model (a pooler, buffers).
+      renamed: (regex, replacement) pairs that bring older names to today's.
+      prefix: what names of the bare model, without its head, lack.
+      tied_by_file: whether the file alone says if the head's matrix is the embedding's.
+      generates: whether there is a generation_config.json.
+    """
+
+    model_type: str
+    stock_class: str
+    base: Mapping[str, Any]
+    keys: Sequence[Key]
+    rows: Callable[[ModelConfig, Ids], Sequence[Row]]
+    head: str
+    must: Mapping[str, Any] = field(default_factory=dict)
+    ids: Ids = field(default_factory=dict)
+    read: Callable[[Mapping[str, Any], Ids], dict[str, Any]] = lambda config, ids: {}
+    write: Callable[[ModelConfig, Ids], dict[str, Any]] = lambda model, ids: {}
+    same: Callable[[ModelConfig], Mapping[str, str]] = lambda model: {}
+    unused: Callable[[ModelConfig], Mapping[str, str]] = lambda model: {}
+    ignored: Sequence[str] = ()
+    renamed: Sequence[tuple[str, str]] = ()
+    prefix: str = ""
+    tied_by_file: bool = False
+    generates: bool = True
+
+    def read_ids(self, config: Mapping[str, Any]) -> dict[str, int | None]:
+        """Special ids of their config; of several end ids the first."""
+        ids = {}
+        for name, default in self.ids.items():
+            value = config.get(f"{name}_token_id", default)
+            ids[name] = value[0] if isinstance(value, list) else value
+        return ids
+
+    def read_fields(self, config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
+        """Fields of `ModelConfig` that their config says, all but `tie_embeddings`.
+
+        Raises:
+          UserError: a key is missing, or says what our block does not compute.
+        """
+        for name, value in self.must.items():
+            if config.get(name, value) not in (value, None):
+                raise UserError(
+                    f"config.json: {name}={config[name]!r} of a {self.model_type} model is not "
+                    f"supported, only {value!r} is"
+                )
+        fields = dict(self.base)
+        for key in self.keys:
+            value = config.get(key.theirs, key.default)
+            if value is _REQUIRED:
+                raise UserError(
+                    f"config.json: {key.theirs} of a {self.model_type} model is missing"
+                )
+            if key.values is not None and key.theirs in config:
+                if value not in key.values:
+                    raise UserError(
+                        f"config.json: {name}={value!r} is not supported, only "
+                        f"{', '.join(map(repr, key.values))} are"
+                    )
+                value = key.values[value]
+            fields[key.ours] = value
+        return fields | self.read(config, ids)
+
+    def write_config(self, model: ModelConfig, ids: Ids, dtype: str) -> dict[str, Any]:
+        """Their config.json of a model.
+
+        Raises:
+          UserError: the class cannot express the model; the field is named.
+        """
+        config: dict[str, Any] = {
+            "architectures": [self.stock_class],
+            "model_type": self.model_type,
+            "dtype": dtype,
+            "vocab_size": model.vocab_size,
+            "tie_word_embeddings": model.tie_embeddings,
+        }
+        for key in self.keys:
+            value = value_of(model, key.ours)
+            if key.values is not None:
+                fitting = [theirs for theirs, ours in key.values.items() if ours == value]
+                if not fitting:
+                    raise self._inexpressible(key.ours, value)
+                value = fitting[0]
+            config[key.theirs] = value
+        config |= {f"{name}_token_id": ids.get(name) for name in self.ids}
+        config |= self.write(model, ids)
+        meant = ModelConfig(
+            **self.read_fields(config, ids)
+            | {"tie_embeddings": model.tie_embeddings, "vocab_size": model.vocab_size}
+        )
+        says, wanted = essence(meant), essence(model)
+        for name, value in wanted.items():
+            if says[name] != value:
+                raise self._inexpressible(name, value, says[name])
+        return config
+
+    def _inexpressible(self, name: str, value: Any, only: Any = None) -> UserError:
+        instead = f", only {only!r}" if only is not None else ""
+        return UserError(
+            f"config.model.{name}={value!r} cannot be said by {self.stock_class} of "
+            f"transformers{instead}; this model has no stock class to be loaded by"
+        )
+
+
+# Fields that stand for something else where they are not set -> the property that says for what.
+_RESOLVED = {
+    "num_kv_heads": "kv_heads",
+    "num_encoder_layers": "encoder_layers",
+    "head_dim": "head_width",
+    "mlp_size": "mlp_width",
+    "attention_bias": "attention_has_bias",
+    "mlp_bias": "mlp_has_bias",
+    "norm_bias": "norm_has_bias",
+}
+
+_ALWAYS = (
+    "architecture",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "scale_attention",
+    "mlp_size",
+    "mlp_gated",
+    "activation",
+    "norm",
+    "norm_placement",
+    "norm_epsilon",
+    "embedding_norm",
+    "first_attention_norm",
+    "position",
+    "window",
+    "qk_norm",
+    "token_types",
+    "attention_bias",
+    "mlp_bias",
+    "norm_bias",
+    "tie_embeddings",
+    "encoder_embeddings",
+    "head",
+    "frozen_logits_bias",
+    "scale_logits",
+)
+
+
+def value_of(model: ModelConfig, name: str) -> Any:
+    """A field of a model, with what it stands for where it is not set."""
+    return getattr(model, _RESOLVED.get(name, name))
+
+
+def essence(model: ModelConfig) -> dict[str, Any]:
+    """What a model computes, with defaults filled in and without what has no effect."""
+    facts = {name: value_of(model, name) for name in _ALWAYS}
+    if model.head == "mlm":
+        facts["use_bias"] = model.use_bias
+    if model.architecture == "encoder_decoder":
+        facts["num_encoder_layers"] = model.encoder_layers
+    if model.position == "learned":
+        facts["max_positions"] = model.max_positions
+    if model.position == "relative":
+        facts["relative_buckets"] = model.relative_buckets
+        facts["relative_max_distance"] = model.relative_max_distance
+    if model.position == "rope":
+        facts["rope_theta"] = model.rope_theta
+        facts["rope_factor"] = model.rope_factor
+        if model.rope_factor != 1:
+            facts["rope_original_positions"] = model.rope_original_positions
+    if model.window is not None:
+        facts["global_every"] = model.global_every
+        facts["rope_local_theta"] = model.rope_local_theta or model.rope_theta
+    return facts
