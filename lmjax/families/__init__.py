@@ -1,7 +1,8 @@
 """Families are data: the fields a family's models share, and its published sizes.
 
 A family is a module with `BASE` (fields of `ModelConfig` that make it that family) and `PRESETS`
-(name -> all its fields). Nothing below this room knows a family's name.
+(name -> all its fields); one of encoder-decoders also with `DECODER_START`, the name of the special
+token in front of what the decoder reads. Nothing below this room knows a family's name.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     if preset is not None:
         fields = family.PRESETS[_known("model.preset", preset, family.PRESETS)]
     return {**raw, "family": family_name, "model": {**fields, **model}}
+
+
+def decoder_start(family_name: str) -> str:
+    """Name of the special token in front of what a family's decoder reads: "pad", "eos", ..."""
+    return FAMILIES[family_name].DECODER_START
 
 
 def _known(field: str, name: Any, names: Iterable[str]) -> str:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import Any
 
+DECODER_START = "pad"  # the special token in front of what the decoder reads
+
 BASE: dict[str, Any] = {
     "architecture": "encoder_decoder",
     "position": "relative",
