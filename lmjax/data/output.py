@@ -68,27 +68,37 @@ def file(path: str) -> Iterator[BinaryIO]:
     Raises:
       UserError: it cannot be written; said at once, before anything is done in vain.
     """
-    local = os.path.expanduser(path)
-    if paths.is_remote(path):
-        probe = f"{path}.partial"
-        paths.write_bytes(probe, b"")
-        paths.remove(probe)
-        local = os.path.join(paths.local_folder(path, "outputs"), os.path.basename(path))
-        with files_lib.writing(local):
-            os.makedirs(os.path.dirname(local), exist_ok=True)
-    elif os.path.isdir(local):
+    if not paths.is_remote(path):
+        with _replacing(os.path.expanduser(path)) as stream:
+            yield stream
+        return
+    probe = f"{path}.partial"
+    paths.write_bytes(probe, b"")
+    paths.remove(probe)
+    url, name = os.path.split(path)
+    local = paths.local_folder(path, "outputs")
+    with files_lib.writing(local):
+        os.makedirs(local, exist_ok=True)
+    try:
+        with _replacing(os.path.join(local, name)) as stream:
+            yield stream
+        paths.upload(local, url, [name])
+    finally:
+        shutil.rmtree(local, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[BinaryIO]:
+    """A local file that takes its name when it is whole."""
+    if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; give the name of a file")
-    partial = f"{local}.partial"
+    partial = f"{path}.partial"
     compression = files_lib.COMPRESSIONS.get(os.path.splitext(path)[1].lower())
     try:
-        with files_lib.writing(local), pa.output_stream(partial, compression=compression) as stream:
-            yield stream
-        with files_lib.writing(local):
-            os.replace(partial, local)
-        if paths.is_remote(path):
-            paths.upload(os.path.dirname(local), os.path.dirname(path), [os.path.basename(path)])
+        with files_lib.writing(path):
+            with open(partial, "wb") as raw, pa.output_stream(raw, compression) as stream:
+                yield stream
+            os.replace(partial, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.remove(partial)
-        if paths.is_remote(path):
-            shutil.rmtree(os.path.dirname(local), ignore_errors=True)

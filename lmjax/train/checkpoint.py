@@ -109,19 +109,23 @@ class Checkpoints:
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
         """The state of `step`, laid out by `shardings` whatever the mesh that saved it."""
-        target = _targets(abstract, shardings)
-        return self._restored(step, ocp.args.StandardRestore(target))
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(_targets(abstract, shardings)))
+        with self._reading(step):
+            return self._manager.restore(step, args=args)["state"]
 
     def restore_params(self, step: int, abstract: Any, shardings: Any) -> Any:
         """As `restore`, of the parameters alone: the optimizer's moments are not even read."""
         target = {"params": _targets(abstract, shardings)}
         how = ocp.checkpoint_utils.construct_restore_args(target)
         args = ocp.args.PyTreeRestore(target, restore_args=how, partial_restore=True)
-        return self._restored(step, args)["params"]
+        # The manager knows one way to restore `state`, and it is that of the whole.
+        with self._reading(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(self._directory / str(step) / "state", args)["params"]
 
-    def _restored(self, step: int, args: ocp.args.CheckpointArgs) -> Any:
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+            yield
         except Exception as error:
             raise UserError(
                 f"checkpoint {self.name}/{step} cannot be read "

@@ -27,16 +27,14 @@ LENGTHS = [3, 20, 40, 20, 3, 40, 20, 20, 20, 3]
 
 @functools.cache
 def make_model(family):
-    """Model and parameters; large ones, so that no two tokens are alike."""
+    """Model and parameters; drawn large, so that no two tokens are alike."""
     base = families.FAMILIES[family].BASE
     longest = {} if base.get("max_positions", 1) is None else {"max_positions": LONGEST}
     model = Model(ModelConfig(**base | _SMALL | longest), VOCAB)
     batch = _one_row(model, np.arange(3), np.arange(3))
-    params = jax.jit(lambda key: nn.unbox(model.init(key, batch)["params"]))(jax.random.key(0))
-    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
-    return model, jax.tree.map(
-        lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), params
-    )
+    shapes = nn.unbox(state.named_params(model, batch))
+    rng = np.random.default_rng(0)
+    return model, jax.tree.map(lambda leaf: 0.5 * rng.normal(size=leaf.shape).astype("f"), shapes)
 
 
 def _one_row(model, inputs, source):
