@@ -16,6 +16,7 @@ FLOORS = [
     {"errors", "config", "batch", "noise", "flops", "paths"},
     {"data", "objectives", "nn", "parallel", "optim"},
     {"families"},
+    {"infer"},
     {"train"},
     {"bench"},
     {"runner", "main", "cli"},
@@ -66,7 +67,7 @@ def test_data_and_objectives_never_import_jax():
 
 def test_shared_code_names_no_family():
     names = re.compile("|".join(rf"['\"]{family}['\"]" for family in FAMILIES))
-    for room in ("nn", "train", "data", "objectives", "parallel", "optim"):
+    for room in ("nn", "infer", "train", "data", "objectives", "parallel", "optim"):
         for path in (ROOT / room).rglob("*.py"):
             assert not names.search(path.read_text()), path
 

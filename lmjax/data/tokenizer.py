@@ -7,7 +7,8 @@ without a piece become bytes, so `decode(encode(x)) == x` (only U+2581, Sentence
 a space, comes back as a space).
 
 A tokenizer is a folder: `tokenizer.model` and `tokenizer_config.json`, which says of what type it
-is and the model's SHA-256.
+is and the model's SHA-256. A folder with only a config of type "ids" belongs to a model that was
+imported without its tokenizer: its special ids are known, and are any numbers, but text is not.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import NoReturn
 
 import numpy as np
 import sentencepiece as spm
@@ -30,6 +32,7 @@ PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID = Ids.special
 MASK_PIECE = "<mask>"
 MODEL_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer_config.json"
 MAX_PIECE_CHARS = 1 << 14  # at most 64 KiB of UTF-8 go to the encoder at once
+_FORMAT = 1
 _SPACE = "▁"
 
 
@@ -38,6 +41,7 @@ class Tokenizer:
 
     pad_id, eos_id, unk_id, bos_id, mask_id = PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID
     special_ids = Ids.special
+    decoder_start_id = None  # that of an encoder-decoder is its family's choice
 
     def __init__(self, model: bytes, config: dict) -> None:
         """`model`: a serialised SentencePiece model; `config`: content of the config file."""
@@ -105,6 +109,60 @@ class Tokenizer:
         return sizes
 
 
+class IdsTokenizer:
+    """What is known of an unknown tokenizer: how many ids it has and which of them are special."""
+
+    SPECIAL = ("pad", "bos", "eos", "unk", "mask", "cls", "sep", "decoder_start")
+
+    def __init__(self, vocab_size: int, special: Mapping[str, int | None]) -> None:
+        """`special`: id by name, names from `SPECIAL`; None or left out: there is none.
+
+        Raises:
+          ValueError: an unknown name, or an id outside the vocabulary.
+        """
+        if not isinstance(vocab_size, int) or vocab_size < 1:
+            raise ValueError(f"vocab_size={vocab_size!r} is no number of ids")
+        for name, token in special.items():
+            if name not in self.SPECIAL:
+                raise ValueError(f"{name!r} is no special id; there are {', '.join(self.SPECIAL)}")
+            if token is not None and not 0 <= token < vocab_size:
+                raise ValueError(f"special id {name}={token} is outside [0, {vocab_size})")
+        ids = {name: special.get(name) for name in self.SPECIAL}
+        self.vocab_size = vocab_size
+        self.config = {"format": _FORMAT, "type": "ids", "vocab_size": vocab_size, "special": ids}
+        self.sha256 = hashlib.sha256(json.dumps(self.config).encode()).hexdigest()
+        self.special_ids = tuple(sorted({i for i in ids.values() if i is not None}))
+        self.pad_id, self.eos_id, self.unk_id = ids["pad"], ids["eos"], ids["unk"]
+        self.bos_id, self.mask_id = ids["bos"], ids["mask"]
+        self.decoder_start_id = ids["decoder_start"]
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the config file to an existing local folder."""
+        content = json.dumps(self.config, indent=2) + "\n"
+        files_lib.write_whole(os.path.join(folder, CONFIG_FILE), content.encode())
+
+    def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> NoReturn:
+        """Raises UserError, as `encode` and `decode` do."""
+        raise UserError(
+            "this model was imported without its tokenizer, so it takes ids and no text; give "
+            "token_ids, or source_ids and target_ids, made with the tokenizer it was trained with"
+        )
+
+    def encode(self, text: str) -> NoReturn:
+        """Raises UserError."""
+        self.encode_batch([text])
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(
+            "this model was imported without its tokenizer, so its ids cannot be turned into "
+            "text; decode them with the tokenizer it was trained with"
+        )
+
+
+AnyTokenizer = Tokenizer | IdsTokenizer
+
+
 def cut(text: str, max_chars: int) -> Iterator[str]:
     """Cuts a text to parts of at most `max_chars`, each before a space where there is one."""
     start = 0
@@ -117,21 +175,25 @@ def cut(text: str, max_chars: int) -> Iterator[str]:
         yield text[start:]
 
 
-def load(path: str | os.PathLike) -> Tokenizer:
+def load(path: str | os.PathLike) -> AnyTokenizer:
     """Loads the tokenizer of a folder or URL.
 
     Raises:
       UserError: the folder or a file of it is missing, damaged or of an unknown type.
     """
-    content, model = (_read(path, name) for name in (CONFIG_FILE, MODEL_FILE))
+    content = _read(path, CONFIG_FILE)
     try:
         config = json.loads(content)
-        kind = config["format"], config["type"], config["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        kind = config["format"], config["type"]
+        if kind == (_FORMAT, "ids"):
+            return IdsTokenizer(config["vocab_size"], config.get("special", {}))
+        sha256 = config["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{paths.join(path, CONFIG_FILE)}: damaged; {_RESTORE}") from error
-    if kind[:2] != (1, "sentencepiece"):
+    if kind != (_FORMAT, "sentencepiece"):
         raise UserError(f"{path}: tokenizer type {kind[1]!r}, format {kind[0]} is unknown here")
-    if hashlib.sha256(model).hexdigest() != kind[2]:
+    model = _read(path, MODEL_FILE)
+    if hashlib.sha256(model).hexdigest() != sha256:
         file = paths.join(path, MODEL_FILE)
         raise UserError(f"{file}: not the file its SHA-256 promises; {_RESTORE}")
     return Tokenizer(model, config)

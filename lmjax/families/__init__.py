@@ -2,7 +2,9 @@
 
 A family is a module with `BASE` (fields of `ModelConfig` that make it that family), `PRESETS`
 (name -> all its fields) and `FORMATS`, the stock classes of transformers that its models are read
-from and written for (`hf.format.Format`). Nothing below this room knows a family's name.
+from and written for (`hf.format.Format`); one of encoder-decoders also with `DECODER_START`, the
+name of the special token in front of what the decoder reads. Nothing below this room knows a
+family's name.
 """
 
 from __future__ import annotations
@@ -53,6 +55,11 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     if preset is not None:
         fields = family.PRESETS[_known("model.preset", preset, family.PRESETS)]
     return {**raw, "family": family_name, "model": {**fields, **model}}
+
+
+def decoder_start(family_name: str) -> str:
+    """Name of the special token in front of what a family's decoder reads: "pad", "eos", ..."""
+    return FAMILIES[family_name].DECODER_START
 
 
 def _known(field: str, name: Any, names: Iterable[str]) -> str:

@@ -17,6 +17,8 @@ from lmjax.errors import UserError
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
 
+DECODER_START = "eos"  # the special token in front of what the decoder reads
+
 BASE: dict[str, Any] = {
     "architecture": "encoder_decoder",
     "max_positions": 1024,
@@ -38,8 +40,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": BASE | {"hidden_size": 768, "num_layers": 6, "num_heads": 12},
     "large": BASE | {"hidden_size": 1024, "num_layers": 12, "num_heads": 16},
 }
-
-DECODER_START = "eos"
 
 
 def _attention(theirs: str, ours: str) -> list[Row]:

@@ -22,6 +22,8 @@ from lmjax.errors import UserError
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
 
+DECODER_START = "pad"  # the special token in front of what the decoder reads
+
 BASE: dict[str, Any] = {
     "architecture": "encoder_decoder",
     "position": "relative",
@@ -77,8 +79,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "v1_1_3b": _size(_V1_1, 2048, 24, 32, 5120),
     "v1_1_11b": _size(_V1_1, 4096, 24, 64, 10_240),
 }
-
-DECODER_START = "pad"
 
 
 def _attention(theirs: str, ours: str) -> list[Row]:

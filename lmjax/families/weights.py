@@ -67,7 +67,9 @@ def from_published(
     """Published tensors -> float32 parameters by path, in memory."""
     stacked: dict[str, dict[int | None, np.ndarray]] = {}
     for entry in table_entries:
-        for (path, index), part in zip(entry.places, entry.to_ours(tensors[entry.name]), strict=True):
+        for (path, index), part in zip(
+            entry.places, entry.to_ours(tensors[entry.name]), strict=True
+        ):
             stacked.setdefault(path, {})[index] = np.asarray(part, np.float32)
     return {
         path: parts[None] if None in parts else np.stack([parts[i] for i in sorted(parts)])

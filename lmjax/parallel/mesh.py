@@ -6,15 +6,17 @@ deprecated name of it. One device is a mesh of one: there is no other code path.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
+from flax import linen as nn
 from jax.sharding import AxisType, Mesh
 
 from lmjax.config import MeshConfig
 from lmjax.errors import UserError
-from lmjax.parallel.rules import MESH_AXES
+from lmjax.parallel.rules import MESH_AXES, RULES
 
 
 def axis_sizes(config: MeshConfig, num_devices: int) -> dict[str, int]:
@@ -55,3 +57,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(
         tuple(sizes[axis] for axis in MESH_AXES), MESH_AXES, axis_types=types, devices=devices
     )
+
+
+@contextlib.contextmanager
+def context(mesh: Mesh) -> Iterator[None]:
+    """Mesh and axis rules that tracing looks for; enter it around whatever runs a model."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield

@@ -14,6 +14,7 @@ do not name is replicated. There is one table for all meshes: an axis of size 1 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmjax import flops
+from lmjax.batch import device_fields
 from lmjax.errors import UserError
 
 # From the slowest links to the fastest: tensor exchanges activations within every layer.
@@ -115,3 +117,11 @@ def host_rows(sharding: NamedSharding, micro_rows: int, num_micro: int) -> np.nd
     }
     local = np.concatenate([np.arange(start, stop) for start, stop in sorted(slices)])
     return (np.arange(num_micro)[:, None] * micro_rows + local).ravel()
+
+
+def place(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """This host's rows -> the global device batch."""
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in device_fields(batch).items()
+    }

@@ -11,13 +11,16 @@ nothing believes in a step before its save has landed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from etils import epath
 
 from lmjax import paths
@@ -44,30 +47,46 @@ class Checkpoints:
         self,
         directory: epath.PathLike,
         *,
-        keep: int,
+        keep: int | None = None,
         keep_period: int | None = None,
         name: str | None = None,
+        read_only: bool = False,
     ):
-        """`directory` is local or on GCS; `name` is what messages call it, if not by its path."""
+        """Opens a folder of checkpoints.
+
+        Args:
+          directory: local or on GCS.
+          keep: how many of the newest to keep; None: all.
+          keep_period: steps that it divides are kept for ever.
+          name: what messages call the folder, if not by its path.
+          read_only: nothing is made, deleted or tidied up, since a run may be writing there; what
+            it saves from now on is not seen.
+        """
         directory = epath.Path(directory)
         # Orbax takes no relative path; and a URL is not to be resolved.
         self._directory = directory if paths.is_remote(directory) else directory.resolve()
         self.name = name or os.fspath(self._directory)
-        with paths.errors(self._directory):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            keep_period=keep_period,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=True,
+            read_only=read_only,
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
+        )
+        with paths.errors(self._directory), _quiet() if read_only else contextlib.nullcontext():
             self._manager = ocp.CheckpointManager(
-                self._directory,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=keep,
-                    keep_period=keep_period,
-                    cleanup_tmp_directories=True,
-                    enable_async_checkpointing=True,
-                ),
-                item_names=("state", "meta"),
+                self._directory, options=options, item_names=("state", "meta")
             )
+
+    def steps(self) -> list[int]:
+        """The steps that are wholly on disk, ascending."""
+        return sorted(self._manager.all_steps())
 
     def latest(self) -> int | None:
         """The newest step that is wholly on disk."""
-        return max(self._manager.all_steps(), default=None)
+        return max(self.steps(), default=None)
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Copies the state off the device, then writes it while training goes on."""
@@ -90,14 +109,23 @@ class Checkpoints:
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
         """The state of `step`, laid out by `shardings` whatever the mesh that saved it."""
-        target = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            abstract,
-            shardings,
-        )
-        try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(_targets(abstract, shardings)))
+        with self._reading(step):
             return self._manager.restore(step, args=args)["state"]
+
+    def restore_params(self, step: int, abstract: Any, shardings: Any) -> Any:
+        """As `restore`, of the parameters alone: the optimizer's moments are not even read."""
+        target = {"params": _targets(abstract, shardings)}
+        how = ocp.checkpoint_utils.construct_restore_args(target)
+        args = ocp.args.PyTreeRestore(target, restore_args=how, partial_restore=True)
+        # The manager knows one way to restore `state`, and it is that of the whole.
+        with self._reading(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(self._directory / str(step) / "state", args)["params"]
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             raise UserError(
                 f"checkpoint {self.name}/{step} cannot be read "
@@ -113,6 +141,25 @@ class Checkpoints:
     def close(self) -> None:
         """Finishes and frees what the manager holds."""
         self._manager.close()
+
+
+def _targets(abstract: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings,
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warning that a folder opened to be read is not written to."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,17 +2,23 @@
 
 Orbax 0.12 writes to local folders and to GCS. For any other URL a save goes to the cache folder
 and a thread copies it, the commit marker last: the name that Orbax gives it on GCS, with the same
-meaning, so that a step without one is unfinished. Only the newest step is ever brought back.
+meaning, so that a step without one is unfinished. A run that goes on
+brings the newest step back, a reader the one it is asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from lmjax import paths
+from lmjax.data.files import writing
+from lmjax.errors import UserError
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.state import TrainState
 
@@ -23,9 +29,61 @@ def open_checkpoints(
     directory: str, *, keep: int, keep_period: int | None
 ) -> Checkpoints | CopiedCheckpoints:
     """The checkpoints of a folder or URL, written to directly where Orbax can."""
-    if paths.is_remote(directory) and not directory.startswith("gs://"):
+    if _is_copied(directory):
         return CopiedCheckpoints(directory, keep=keep, keep_period=keep_period)
     return Checkpoints(directory, keep=keep, keep_period=keep_period)
+
+
+def _is_copied(directory: str) -> bool:
+    return paths.is_remote(directory) and not directory.startswith("gs://")
+
+
+@contextlib.contextmanager
+def reading(directory: str, step: int | None = None) -> Iterator[tuple[Checkpoints, int]]:
+    """Opens a finished checkpoint of a folder or URL; a run may go on writing there.
+
+    Yields:
+      (checkpoints to restore it from, `step` or, where that is None, the newest step).
+
+    Raises:
+      UserError: there is none, or not that one.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = directory
+        if _is_copied(directory):
+            step = _choose(directory, sorted(_steps(directory)[0]), step)
+            folder = stack.enter_context(_downloaded(directory, step))
+        checkpoints = Checkpoints(folder, name=directory, read_only=True)
+        stack.callback(checkpoints.close)
+        yield checkpoints, _choose(directory, checkpoints.steps(), step)
+
+
+def _choose(directory: str, steps: Sequence[int], step: int | None) -> int:
+    if not steps:
+        raise UserError(f"{directory} holds no checkpoint; train first")
+    if step is None:
+        return steps[-1]
+    if step not in steps:
+        there = ", ".join(map(str, steps))
+        raise UserError(f"{directory} holds no checkpoint of step {step}; there is {there}")
+    return step
+
+
+@contextlib.contextmanager
+def _downloaded(url: str, step: int) -> Iterator[str]:
+    """A local folder with one step of `url`, for as long as the block lasts."""
+    cache = os.path.expanduser(paths.CACHE_DIR)
+    with writing(cache):
+        os.makedirs(cache, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="checkpoint_", dir=cache) as folder:
+        _download(url, step, folder)
+        yield folder
+
+
+def _download(url: str, step: int, folder: str) -> None:
+    source = paths.join(url, str(step))
+    names = [name for name in paths.find(source) if name != _MARKER]
+    paths.download(source, os.path.join(folder, str(step)), names)
 
 
 class CopiedCheckpoints:
@@ -42,8 +100,7 @@ class CopiedCheckpoints:
             for step in unfinished:  # a killed run was about to write or to delete it
                 paths.remove(self._url_of(step))
             if (step := self.latest()) is not None:
-                names = [name for name in paths.find(self._url_of(step)) if name != _MARKER]
-                paths.download(self._url_of(step), self._folder_of(step), names)
+                _download(url, step, self._folder)
             self._local = Checkpoints(self._folder, keep=1, name=url)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -72,6 +129,10 @@ class CopiedCheckpoints:
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
         """As `Checkpoints.restore`, of the newest checkpoint."""
         return self._local.restore(step, abstract, shardings)
+
+    def restore_params(self, step: int, abstract: Any, shardings: Any) -> Any:
+        """As `Checkpoints.restore_params`, of the newest checkpoint."""
+        return self._local.restore_params(step, abstract, shardings)
 
     def wait(self) -> None:
         """Returns when nothing is being written or copied any more; raises what went wrong."""

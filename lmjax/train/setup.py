@@ -7,11 +7,10 @@ through the objective. `Steps` compiles the two into what the loop calls.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -31,8 +30,8 @@ from lmjax.nn.model import Model
 from lmjax.optim.dims import axis_names
 from lmjax.optim.optimizer import make_optimizer
 from lmjax.optim.schedule import Schedule, make_schedule
+from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
-from lmjax.parallel.mesh import make_mesh
 from lmjax.train import device as device_lib
 from lmjax.train import state as state_lib
 from lmjax.train.console import logger
@@ -107,11 +106,9 @@ class Program:
         spec = self.objective.spec(self.micro_rows)
         return {k: jax.ShapeDtypeStruct(*field) for k, field in spec.items()}
 
-    @contextlib.contextmanager
-    def context(self) -> Iterator[None]:
-        """Mesh and axis rules that tracing looks for; enter it around whatever runs the model."""
-        with jax.set_mesh(self.mesh), nn.logical_axis_rules(rules_lib.RULES):
-            yield
+    def context(self) -> contextlib.AbstractContextManager[None]:
+        """As `parallel.mesh.context`."""
+        return mesh_lib.context(self.mesh)
 
     def init(self) -> TrainState:
         """A fresh state on the devices."""
@@ -129,10 +126,7 @@ class Program:
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This host's rows -> the global device batch."""
-        return {
-            name: jax.make_array_from_process_local_data(self.batch_sharding, array)
-            for name, array in device_fields(batch).items()
-        }
+        return rules_lib.place(batch, self.batch_sharding)
 
 
 def make_ids(config: Config, tokenizer: Tokenizer) -> Ids:
@@ -151,6 +145,26 @@ def make_ids(config: Config, tokenizer: Tokenizer) -> Ids:
     return tokenizer.ids(num_rows)
 
 
+def make_model(config: Config, dtype: Any, device: jax.Device) -> Model:
+    """The model of a resolved config, computing in `dtype` on devices of this kind."""
+    unroll = config.train.unroll_layers
+    if unroll == "auto":
+        # Scanned layers cost a GPU about 15 %, a CPU nothing but compile time; and unrolled, XLA
+        # merges what remat recomputes with the original.
+        unroll = (
+            device.platform == "gpu"
+            and config.train.remat == "none"
+            and config.model.num_layers <= _UNROLL_UP_TO
+        )
+    return Model(
+        config.model,
+        config.model.vocab_size,
+        dtype=dtype,
+        remat=config.train.remat,
+        unroll=config.model.num_layers if unroll else 1,
+    )
+
+
 def make_program(
     config: Config, devices: list[jax.Device] | None = None, ids: Ids | None = None
 ) -> Program:
@@ -166,25 +180,10 @@ def make_program(
     """
     if ids is None:
         ids = Ids(num_ids=config.tokenizer.vocab_size, num_rows=config.model.vocab_size)
-    mesh = make_mesh(config.mesh, devices)
+    mesh = mesh_lib.make_mesh(config.mesh, devices)
     sharding = rules_lib.batch_sharding(mesh)
     dtype, reason = device_lib.compute_dtype(config.train.dtype, mesh.devices.flat[0])
-    unroll = config.train.unroll_layers
-    if unroll == "auto":
-        # Scanned layers cost a GPU about 15 %, a CPU nothing but compile time; and unrolled, XLA
-        # merges what remat recomputes with the original.
-        unroll = (
-            mesh.devices.flat[0].platform == "gpu"
-            and config.train.remat == "none"
-            and config.model.num_layers <= _UNROLL_UP_TO
-        )
-    model = Model(
-        config.model,
-        config.model.vocab_size,
-        dtype=dtype,
-        remat=config.train.remat,
-        unroll=config.model.num_layers if unroll else 1,
-    )
+    model = make_model(config, dtype, mesh.devices.flat[0])
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
     objective = objectives.make(config, ids)
     row = flops.lengths(objective.spec(1))

@@ -77,6 +77,14 @@ def named_params(model: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> An
     return jax.eval_shape(lambda: _params(model, _zeros(batch), 0))
 
 
+def abstract_params(
+    model: nn.Module, batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh
+) -> tuple[Any, Any]:
+    """As `abstract_state`, of the parameters alone."""
+    named = named_params(model, batch)
+    return nn.unbox(named), state_shardings(named, mesh)
+
+
 def abstract_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,

@@ -1,6 +1,7 @@
 """The tokenizer's face: ids, round trips, long texts, training, faults."""
 
 import hashlib
+import json
 import pickle
 from pathlib import Path
 
@@ -157,3 +158,43 @@ def test_training_faults(tmp_path):
     (tmp_path / "a_file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         _train(tmp_path, "text", name="a_file")
+
+
+def test_an_unknown_tokenizer_has_only_ids(tmp_path):
+    special = {"pad": 1, "bos": 0, "eos": 2, "unk": 3, "mask": None, "decoder_start": 2}
+    tokenizer.IdsTokenizer(50, special).save(tmp_path)
+    model = tokenizer.load(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer_config.json"]
+    assert (model.vocab_size, model.special_ids) == (50, (0, 1, 2, 3))
+    found = (model.pad_id, model.eos_id, model.unk_id, model.bos_id, model.mask_id)
+    assert found == (1, 2, 3, 0, None)
+    assert model.decoder_start_id == 2
+    assert pickle.loads(pickle.dumps(model)).sha256 == model.sha256
+    assert tokenizer.IdsTokenizer(51, special).sha256 != model.sha256
+    for call in (lambda: model.encode("x"), lambda: model.encode_batch(["x"])):
+        with pytest.raises(UserError, match=r"without its tokenizer.*; give token_ids, or source_"):
+            call()
+    with pytest.raises(UserError, match="without its tokenizer"):
+        model.decode([5])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("special", {"pad": 50}),
+        ("special", {"pad": "0"}),
+        ("special", {"padding": 0}),
+        ("special", [0]),
+        ("vocab_size", "50"),
+        ("vocab_size", None),
+        ("format", 2),
+    ],
+)
+def test_faults_of_an_ids_tokenizer(tmp_path, field, value):
+    config = {"format": 1, "type": "ids", "vocab_size": 50, "special": {}}
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(config))
+    assert tokenizer.load(tmp_path).special_ids == ()
+    path.write_text(json.dumps(config | {field: value}))
+    with pytest.raises(UserError, match="tokenizer"):
+        tokenizer.load(tmp_path)

@@ -1,0 +1,1 @@
+"""Using a trained model: its own mathematics, without objectives or optimizers."""

@@ -1,0 +1,137 @@
+"""What a user gives to be scored, a JSON object, -> `score.Example`; one way for each variant.
+
+| architecture | as text | as ids | framed |
+|---|---|---|---|
+| decoder | `text` | `token_ids` | text: no special ids |
+| encoder | `text` | `token_ids`, `mask_id` | text: bos, ids, eos, as in rows of masked LM |
+| encoder_decoder | `source`, `target` | `source_ids`, `target_ids` | texts: eos behind both |
+
+Ids are taken as they are given. In front of the decoder's inputs stands its start token.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lmjax.config import ModelConfig
+from lmjax.data.text import normalise
+from lmjax.data.tokenizer import AnyTokenizer
+from lmjax.errors import UserError
+from lmjax.infer import score
+from lmjax.infer.score import Example
+
+_TEXTS = {"decoder": ("text",), "encoder": ("text",), "encoder_decoder": ("source", "target")}
+_IDS = {"text": "token_ids", "source": "source_ids", "target": "target_ids"}
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Makes examples for one model.
+
+    Attributes:
+      config: of the model.
+      vocab_size: rows of its embedding.
+      tokenizer: what text is encoded with, and whose ids are special.
+      decoder_start_id: of an encoder-decoder; else None.
+    """
+
+    config: ModelConfig
+    vocab_size: int
+    tokenizer: AnyTokenizer
+    decoder_start_id: int | None = None
+
+    def __call__(self, record: Mapping[str, Any]) -> Example:
+        """The example of a JSON object.
+
+        Raises:
+          UserError: fields are missing or of the wrong kind, ids are outside the vocabulary, or
+            there are too many of them.
+        """
+        texts = _TEXTS[self.config.architecture]
+        given = [self._ids(record, name) for name in self._fields(record, texts)]
+        if self.config.architecture == "decoder":
+            example = score.left_to_right(*given)
+        elif self.config.architecture == "encoder":
+            mask_id = self._mask_id(record)
+            example = score.masked_in_turn(*given, mask_id, self.tokenizer.special_ids)
+        else:
+            if not len(given[0]):
+                raise UserError("source_ids is empty, and the decoder looks at it; give one id")
+            example = score.from_source(*given, self.decoder_start_id)
+        self._check_length(max(example.lengths))
+        return example
+
+    def _fields(self, record: Mapping[str, Any], texts: tuple[str, ...]) -> tuple[str, ...]:
+        """Which fields hold what is scored: all texts, or all ids."""
+        ids = tuple(_IDS[name] for name in texts)
+        has_text, has_ids = ([name for name in names if name in record] for names in (texts, ids))
+        either = f"{' and '.join(texts)} or {' and '.join(ids)}"
+        if has_text and has_ids:
+            raise UserError(f"holds both {has_text[0]} and {has_ids[0]}; give either {either}")
+        for names, found in ((texts, has_text), (ids, has_ids)):
+            if len(found) == len(names):
+                return names
+        missing = [name for name in (ids if has_ids else texts) if name not in record]
+        kind = self.config.architecture.replace("_", "-")
+        raise UserError(f"has no field {missing[0]}; a line for this {kind} has {either}")
+
+    def _ids(self, record: Mapping[str, Any], name: str) -> np.ndarray:
+        value = record[name]
+        if name not in _IDS:
+            return self._checked(name, value)
+        if not isinstance(value, str):
+            raise UserError(f"{name} is {_shown(value)}, not text; give it in quotes")
+        ids, tokenizer = self._encoded(name, value), self.tokenizer
+        if self.config.architecture == "encoder":
+            ids = [tokenizer.bos_id, *ids, tokenizer.eos_id]
+        elif self.config.architecture == "encoder_decoder":
+            ids = [*ids, tokenizer.eos_id]
+        return np.asarray(ids, np.int32)
+
+    def _encoded(self, name: str, text: str) -> np.ndarray:
+        counts: Counter[str] = Counter()
+        clean = normalise(text, counts)  # as the text of training was
+        if counts["bad_utf8"]:
+            raise UserError(f"{name} holds half a surrogate pair, which is no text; take it out")
+        return self.tokenizer.encode(text if clean is None else clean)
+
+    def _checked(self, name: str, ids: Any) -> np.ndarray:
+        """A list of ids inside the vocabulary -> int32 [length]."""
+        if not isinstance(ids, list):
+            raise UserError(f"{name} is {_shown(ids)}, not a list of integers; give [ID, ID, ...]")
+        for index, token in enumerate(ids):
+            if type(token) is not int:  # true is an int, too
+                raise UserError(f"{name}[{index}] is {_shown(token)}, not an integer; give ids")
+            if not 0 <= token < self.vocab_size:
+                raise UserError(
+                    f"{name}[{index}]={token} is outside the vocabulary of {self.vocab_size} ids; "
+                    "take the tokenizer that the model was trained with"
+                )
+        return np.array(ids, np.int32)
+
+    def _mask_id(self, record: Mapping[str, Any]) -> int:
+        mask_id = record.get("mask_id")
+        if mask_id is not None:
+            return int(self._checked("mask_id", [mask_id])[0])
+        if self.tokenizer.mask_id is None:
+            raise UserError(
+                "has no mask_id, and this model's tokenizer names none; give the id of the mask"
+            )
+        return self.tokenizer.mask_id
+
+    def _check_length(self, length: int) -> None:
+        longest = self.config.max_positions
+        if self.config.position == "learned" and length > longest:
+            raise UserError(
+                f"takes {length} positions, the model has {longest} "
+                "(config.model.max_positions); shorten it"
+            )
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:40]

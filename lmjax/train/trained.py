@@ -1,0 +1,127 @@
+"""A trained model as it is used: what a workdir holds, without data, optimizer or lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from lmjax import families, paths
+from lmjax.config import Config
+from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.tokenizer import AnyTokenizer
+from lmjax.errors import UserError
+from lmjax.nn.model import Model
+from lmjax.parallel import mesh as mesh_lib
+from lmjax.parallel import rules as rules_lib
+from lmjax.train import copied_checkpoints, setup, state, workdir
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything that using a model takes.
+
+    Attributes:
+      config: of the run that trained it.
+      step: after how many updates.
+      model: computes in the type that was asked for.
+      params: float32, laid over the mesh.
+      tokenizer: of the run.
+      decoder_start_id: what an encoder-decoder's decoder reads first; else None.
+      mesh: of the devices at hand.
+      batch_sharding: how [B, ...] fields of a batch lie on it.
+    """
+
+    config: Config
+    step: int
+    model: Model
+    params: Any
+    tokenizer: AnyTokenizer
+    decoder_start_id: int | None
+    mesh: Mesh
+    batch_sharding: NamedSharding
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """What tracing looks for; enter it around whatever runs the model.
+
+        float32 is float32 on every device: GPUs and TPUs would multiply in less.
+        """
+        with mesh_lib.context(self.mesh), jax.default_matmul_precision("highest"):
+            yield
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Rows on the host -> the device batch."""
+        return rules_lib.place(batch, self.batch_sharding)
+
+
+def load(
+    path: str,
+    *,
+    step: int | None = None,
+    dtype: str = "float32",
+    overrides: Mapping[str, Any] | None = None,
+    devices: list[jax.Device] | None = None,
+) -> Trained:
+    """Loads a model from a workdir, where its run may still be going on.
+
+    Args:
+      path: the workdir, local or a URL.
+      step: of the checkpoint; None: the newest.
+      dtype: what is computed in.
+      overrides: other values of free fields, such as those of the mesh.
+      devices: None: all.
+
+    Raises:
+      UserError: there is no run or no such checkpoint, or the mesh does not fit the devices.
+    """
+    path = path if paths.is_remote(path) else os.path.expanduser(path)
+    run = workdir.read(path)
+    if run is None:
+        raise UserError(f"workdir {path} holds no run; train one there first, or check the path")
+    config = workdir.resume(run, None, overrides or {}).config
+    tokenizer = tokenizer_lib.load(paths.join(path, "tokenizer"))
+    mesh = mesh_lib.make_mesh(config.mesh, devices)
+    model = setup.make_model(config, jnp.dtype(dtype), mesh.devices.flat[0])
+    abstract, shardings = state.abstract_params(model, _batch_spec(config), mesh)
+    with copied_checkpoints.reading(paths.join(path, "checkpoints"), step) as (checkpoints, found):
+        params = checkpoints.restore_params(found, abstract, shardings)
+    return Trained(
+        config,
+        found,
+        model,
+        params,
+        tokenizer,
+        _decoder_start_id(config, tokenizer),
+        mesh,
+        rules_lib.batch_sharding(mesh),
+    )
+
+
+def _batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """The smallest batch that the model can be traced with."""
+    names = ["inputs", "segment_ids", "positions"]
+    if config.model.architecture == "encoder_decoder":
+        names += [f"enc_{name}" for name in names]
+    return dict.fromkeys(names, jax.ShapeDtypeStruct((1, 1), jnp.int32))
+
+
+def _decoder_start_id(config: Config, tokenizer: AnyTokenizer) -> int | None:
+    if config.model.architecture != "encoder_decoder":
+        return None
+    name = families.decoder_start(config.family)
+    candidates = (tokenizer.decoder_start_id, getattr(tokenizer, f"{name}_id"))
+    found = next((token for token in candidates if token is not None), None)
+    if found is None:
+        raise UserError(
+            f"the tokenizer of this encoder-decoder names neither decoder_start nor {name}, with "
+            f"which its decoder starts; add one to 'special' in its {tokenizer_lib.CONFIG_FILE}"
+        )
+    return found
