@@ -51,6 +51,32 @@ def folder(
     shutil.rmtree(local)
 
 
+@contextlib.contextmanager
+def new_folder(path: str, *, marker: str, log: Callable[[str], None]) -> Iterator[str]:
+    """As `folder`, for what is made in one go: local ones, too, are there whole or not at all.
+
+    Raises:
+      UserError: as `folder`; or the local one holds something already.
+    """
+    if paths.is_remote(path):
+        with folder(path, marker=marker, log=log) as local:
+            yield local
+        return
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
+        what = "holds something already" if os.path.isdir(path) else "is a file"
+        raise UserError(f"{path}: {what}; choose another output or delete it")
+    partial = f"{path}.partial"
+    try:
+        with files_lib.writing(path):
+            shutil.rmtree(partial, ignore_errors=True)  # of a command that was killed
+            os.makedirs(partial)
+            yield partial
+            os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def check_apart(path: str, files: Sequence[str]) -> None:
     """Raises UserError if what is to be written is one of the files that are read."""
     for file in files:

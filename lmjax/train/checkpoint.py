@@ -14,12 +14,14 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from absl import logging as absl_logging
 from etils import epath
 
@@ -91,14 +93,11 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Copies the state off the device, then writes it while training goes on."""
         self.wait()
-        meta = {
-            "format": 1,
-            "step": step,
-            "prng": jax.config.jax_default_prng_impl,
-            "versions": versions(),
-            **meta,
-        }
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        meta = _described(step, meta)
+        chunked = jax.tree.map(lambda leaf: _CHUNKED, state)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state, save_args=chunked), meta=ocp.args.JsonSave(meta)
+        )
         with paths.errors(self._directory):
             self._manager.save(step, args=args)
 
@@ -133,6 +132,21 @@ class Checkpoints:
                 "Move that folder away to go on from an older one"
             ) from error
 
+    def arrays(self, step: int, names: Iterable[str]) -> dict[str, tensorstore.TensorStore]:
+        """The parameters of `step` by path ("embed/token"), read slice by slice when asked for.
+
+        Raises:
+          UserError: one of them is not there.
+        """
+        store = {"driver": "ocdbt", "base": _kvstore(self._directory / str(step) / "state")}
+        opened = {}
+        with self._reading(step):
+            for name in names:
+                path = ".".join(["params", *name.split("/")]) + "/"
+                spec = {"driver": "zarr", "kvstore": {**store, "path": path}}
+                opened[name] = tensorstore.open(spec, open=True, read=True)
+            return {name: future.result() for name, future in opened.items()}
+
     def wait(self) -> None:
         """Returns when nothing is being written any more."""
         with paths.errors(self._directory):
@@ -141,6 +155,60 @@ class Checkpoints:
     def close(self) -> None:
         """Finishes and frees what the manager holds."""
         self._manager.close()
+
+
+def save_weights(directory: str, params: Any, meta: dict[str, Any]) -> None:
+    """Writes a checkpoint of step 0 that holds parameters and nothing else.
+
+    Args:
+      directory: local; of checkpoints.
+      params: nested NumPy arrays. Memory-mapped ones are not brought into memory whole.
+      meta: as of `Checkpoints.save`; `weights_only` is added.
+    """
+    # Without copies of what nobody changes meanwhile, and in files that are written as they fill.
+    handlers = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False))
+    )
+    manager = ocp.CheckpointManager(
+        os.path.abspath(directory),
+        options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
+        item_handlers={
+            "state": ocp.PyTreeCheckpointHandler(type_handler_registry=handlers),
+            "meta": ocp.JsonCheckpointHandler(),
+        },
+    )
+    state = {"params": params}
+    args = ocp.args.Composite(
+        state=ocp.args.PyTreeSave(
+            state,
+            save_args=jax.tree.map(lambda leaf: _CHUNKED, state),
+            ocdbt_target_data_file_size=_FILE_BYTES,
+        ),
+        meta=ocp.args.JsonSave(_described(0, {**meta, "weights_only": True})),
+    )
+    with _quiet():  # it warns that there is no handler for arrays on devices
+        manager.save(0, args=args)
+        manager.close()
+
+
+# A layer of a stack is read without its neighbours: chunks are small, and cut between layers first.
+_CHUNKED = ocp.SaveArgs(chunk_byte_size=64 << 20, shard_axes=(0,))
+_FILE_BYTES = 256 << 20
+
+
+def _described(step: int, meta: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "step": step,
+        "prng": jax.config.jax_default_prng_impl,
+        "versions": versions(),
+        **meta,
+    }
+
+
+def _kvstore(directory: epath.Path) -> str:
+    url = os.fspath(directory)
+    return f"{url if paths.is_remote(url) else f'file://{url}'}/"
 
 
 def _targets(abstract: Any, shardings: Any) -> Any:
@@ -153,7 +221,7 @@ def _targets(abstract: Any, shardings: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Orbax's warning that a folder opened to be read is not written to."""
+    """Without Orbax's warnings on what is meant to be so."""
     before = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:

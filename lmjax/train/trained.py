@@ -99,7 +99,7 @@ def load(
         model,
         params,
         tokenizer,
-        _decoder_start_id(config, tokenizer),
+        decoder_start_id(config, tokenizer),
         mesh,
         rules_lib.batch_sharding(mesh),
     )
@@ -113,7 +113,12 @@ def _batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     return dict.fromkeys(names, jax.ShapeDtypeStruct((1, 1), jnp.int32))
 
 
-def _decoder_start_id(config: Config, tokenizer: AnyTokenizer) -> int | None:
+def decoder_start_id(config: Config, tokenizer: AnyTokenizer) -> int | None:
+    """What an encoder-decoder's decoder reads first; None for other models.
+
+    Raises:
+      UserError: the tokenizer has no such id.
+    """
     if config.model.architecture != "encoder_decoder":
         return None
     name = families.decoder_start(config.family)

@@ -124,18 +124,20 @@ class Workdir:
 
     def write(self, run: RunConfig) -> None:
         """Puts config.json in place at once."""
-        text = json.dumps(
-            {
-                "format": _FORMAT,
-                "source": run.source,
-                "config": config_lib.to_dict(run.config),
-                "changes": run.changes,
-            },
-            indent=2,
-        )
-        temporary = self.path / ".config.json.tmp"
-        temporary.write_text(text + "\n")
-        temporary.replace(self.path / "config.json")
+        write(self.path, run)
+
+
+def write(folder: epath.PathLike, run: RunConfig) -> None:
+    """Puts the config.json of a run in a local folder, at once."""
+    content = {
+        "format": _FORMAT,
+        "source": run.source,
+        "config": config_lib.to_dict(run.config),
+        "changes": run.changes,
+    }
+    temporary = epath.Path(folder) / ".config.json.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(epath.Path(folder) / "config.json")
 
 
 def read(path: epath.PathLike) -> RunConfig | None:

@@ -1,0 +1,1 @@
+"""Workdirs from published checkpoints, and published checkpoints from workdirs."""

@@ -1,0 +1,307 @@
+"""A folder in the format of Hugging Face transformers -> a workdir.
+
+Config, names and shapes are checked before anything is allocated. The parameters are gathered in
+memory-mapped files, one of their tensors at a time, and then become a checkpoint of step 0 without
+an optimizer's state: what starts there starts with fresh moments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmjax import config as config_lib
+from lmjax import families
+from lmjax.config import Config, ModelConfig
+from lmjax.data.tokenizer import IdsTokenizer
+from lmjax.errors import UserError
+from lmjax.families import weights
+from lmjax.hf import tensors as tensors_lib
+from lmjax.hf.format import Format
+from lmjax.hf.table import Entry
+from lmjax.hf.tensors import Tensors
+from lmjax.train import checkpoint, setup, workdir
+from lmjax.train.workdir import RunConfig
+
+UNUSED = "unused.safetensors"  # what the stock class has but does not compute with
+
+_OBJECTIVE = {"decoder": "clm", "encoder": "mlm", "encoder_decoder": "span_corruption"}
+_SEQ_LEN = 512  # of further training, unless the model's positions end before
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checked folder: all that is needed to write it as a workdir.
+
+    Attributes:
+      family, fmt: of its config's model_type.
+      model: its config in our words.
+      ids: its special ids, by name.
+      entries: every tensor, and where its parts go.
+      files: today's name of a tensor -> the one it has in the folder.
+      tensors: what reads them.
+      unused: today's names of tensors that are only kept.
+      config_sha256: of config.json.
+    """
+
+    family: str
+    fmt: Format
+    model: ModelConfig
+    ids: dict[str, int | None]
+    entries: list[Entry]
+    files: dict[str, str]
+    tensors: Tensors
+    unused: list[str]
+    config_sha256: str
+
+    def __call__(self, name: str) -> np.ndarray:
+        """The tensor with today's name, as it is stored."""
+        return self.tensors(self.files[name])
+
+
+def check(folder: str) -> Published:
+    """Reads config and headers of a folder, and no weights but those that may repeat others.
+
+    Raises:
+      UserError: no such folder, a model_type or a value of its config that is not supported,
+        damaged files, pickles; tensors that are missing, unknown, doubled or of another shape.
+    """
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder}: no such folder; give one with config.json and safetensors")
+    content, config = _read_config(Path(folder) / "config.json")
+    family, fmt = _format(folder, config)
+    tensors = Tensors(folder)
+    if lost := tensors.lost():
+        raise UserError(f"{folder}: {_some(lost)} of the index in none of the files")
+    ids = fmt.read_ids(config)
+    said = {"vocab_size": config.get("vocab_size"), **fmt.read_fields(config, ids)}
+    names = _Names(fmt, tensors, folder)
+    tied = names.is_tied(config.get("tie_word_embeddings", True) is not False)
+    raw = {"family": family, "model": {**said, "tie_embeddings": tied}}
+    model = config_lib.from_dict(raw).model
+    if model.vocab_size is None:
+        raise UserError(f"{folder}/config.json: vocab_size is missing")
+    entries = weights.entries(fmt, model, ids)
+    files = names.check(entries, model)
+    tensors.check_types()
+    unused = [name for name in fmt.unused(model) if name in files]
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Published(family, fmt, model, ids, entries, files, tensors, unused, sha256)
+
+
+def _read_config(file: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        content = file.read_bytes()
+        config = json.loads(content)
+        if not isinstance(config, dict):
+            raise ValueError("no JSON object")
+        return content, config
+    except FileNotFoundError:
+        raise UserError(f"{file.parent}: config.json is not there; give a whole folder") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); copy the folder again") from None
+
+
+def _format(folder: str, config: Mapping[str, Any]) -> tuple[str, Format]:
+    model_type = config.get("model_type")
+    if model_type not in families.FORMATS:
+        raise UserError(
+            f"{folder}/config.json: model_type={model_type!r} is not supported; "
+            f"{', '.join(families.FORMATS)} are"
+        )
+    return families.FORMATS[model_type]
+
+
+class _Names:
+    """The names of a folder's tensors, brought to those of today's stock class."""
+
+    def __init__(self, fmt: Format, tensors: Tensors, folder: str):
+        self._fmt, self._tensors, self._folder = fmt, tensors, folder
+        self._found: dict[str, list[str]] = {}
+        for name in tensors.shapes:
+            self._found.setdefault(self._renamed(name), []).append(name)
+
+    def _renamed(self, name: str) -> str:
+        for old, new in self._fmt.renamed:
+            name = re.sub(old, new, name)
+        return name
+
+    def is_tied(self, said: bool) -> bool:
+        """Whether the logits' matrix is the embedding's: as transformers finds out."""
+        fmt = self._fmt
+        if fmt.head not in self._found:
+            return said or fmt.tied_by_file
+        if not said and not fmt.tied_by_file:
+            return False
+        return any(
+            self._tensors.equal(self._found[fmt.head][0], files[0])
+            for name, files in self._found.items()
+            if name.removeprefix(fmt.prefix) in _embeddings(fmt)
+        )
+
+    def check(self, entries: list[Entry], model: ModelConfig) -> dict[str, str]:
+        """Today's names -> the folder's; every expected one once, with its shape."""
+        fmt, shapes = self._fmt, {entry.name: entry.shape for entry in entries}
+        same, unused = dict(fmt.same(model)), fmt.unused(model)
+        if model.tie_embeddings:
+            same[fmt.head] = fmt.embedding
+        known = {*shapes, *same, *unused}
+        files: dict[str, str] = {}
+        unknown = []
+        for name, stored in self._found.items():
+            full = name if name in known else fmt.prefix + name
+            if full in known:
+                self._once(full, [*([files[full]] if full in files else []), *stored])
+                files[full] = stored[0]
+            elif not any(re.fullmatch(p, n) for p in fmt.ignored for n in (name, full)):
+                unknown += stored
+        self._complain(shapes, files, unknown)
+        for name, of in {**same}.items():
+            if name in files and not self._tensors.equal(files[name], files[of]):
+                raise UserError(
+                    f"{self._folder}: {files[name]} and {files[of]} differ, but are one and the "
+                    f"same matrix in {fmt.stock_class}"
+                )
+        return files
+
+    def _once(self, name: str, stored: list[str]) -> None:
+        if len(stored) > 1:
+            raise UserError(f"{self._folder}: {name} is there twice, as {' and '.join(stored)}")
+
+    def _complain(
+        self, shapes: Mapping[str, tuple[int, ...]], files: Mapping[str, str], unknown: list[str]
+    ) -> None:
+        missing = [name for name in shapes if name not in files]
+        if missing:
+            raise UserError(
+                f"{self._folder}: {_some(missing)} missing: the weights are not all of a "
+                f"{self._fmt.stock_class} as config.json describes it{_near(missing[0], unknown)}"
+            )
+        if unknown:
+            raise UserError(
+                f"{self._folder}: {_some(unknown)} no tensor of a {self._fmt.stock_class} as "
+                "config.json describes it; remove it, or mend config.json"
+            )
+        for name, shape in shapes.items():
+            if self._tensors.shapes[files[name]] != shape:
+                raise UserError(
+                    f"{self._folder}: {files[name]} is {list(self._tensors.shapes[files[name]])}, "
+                    f"by config.json it has to be {list(shape)}"
+                )
+
+
+def _embeddings(fmt: Format) -> set[str]:
+    return {fmt.embedding.removeprefix(fmt.prefix)}
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+    return names[0] + more
+
+
+def _near(name: str, others: list[str]) -> str:
+    near = difflib.get_close_matches(name, others, n=1)
+    return f" (there is {near[0]})" if near else ""
+
+
+def config_of(published: Published, overrides: Mapping[str, Any]) -> Config:
+    """The config of a run that goes on from a published model.
+
+    Args:
+      published: the model.
+      overrides: dotted fields of its recipe; none of the model.
+
+    Raises:
+      UserError: an impossible combination, or a field of the model.
+    """
+    for name in overrides:
+        if name == "family" or (name.startswith("model.") and name != "model.dropout"):
+            raise UserError(f"config.{name} is what the imported folder says; leave it out")
+    model = published.model
+    longest = model.max_positions or _SEQ_LEN
+    recipe = {
+        "family": published.family,
+        "model": model.model_dump(),
+        "objective": {"name": _OBJECTIVE[model.architecture]},
+        "data": {"seq_len": min(longest, _SEQ_LEN)},
+    }
+    flat = config_lib.flatten(recipe) | dict(overrides)
+    return setup.resolve(config_lib.from_dict(config_lib.unflatten(flat)))
+
+
+def write(
+    published: Published,
+    config: Config,
+    folder: str,
+    on_tensor: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Writes the workdir into an existing, empty local folder.
+
+    Args:
+      published: from `check`.
+      config: from `config_of`.
+      folder: where.
+      on_tensor: told (bytes read, bytes in all).
+    """
+    scratch = os.path.join(folder, "scratch")
+    os.mkdir(scratch)
+    leaves = _gather(published, scratch, on_tensor)
+    checkpoint.save_weights(
+        os.path.join(folder, "checkpoints"),
+        weights.nested(leaves),
+        {
+            "imported": {
+                "model_type": published.fmt.model_type,
+                "config_sha256": published.config_sha256,
+            },
+            "seed": config.train.seed,
+        },
+    )
+    del leaves
+    shutil.rmtree(scratch)
+    os.mkdir(os.path.join(folder, "tokenizer"))
+    IdsTokenizer(config.model.vocab_size, _within(published)).save(
+        os.path.join(folder, "tokenizer")
+    )
+    if published.unused:
+        kept = [
+            tensors_lib.Tensor(name, array.shape, lambda array=array: array)
+            for name, array in ((name, published(name)) for name in published.unused)
+        ]
+        tensors_lib.write_file(Path(folder) / UNUSED, kept)
+    source = {"file": "config.json", "sha256": published.config_sha256}
+    workdir.write(folder, RunConfig(config, source))
+
+
+def _within(published: Published) -> dict[str, int | None]:
+    """Special ids that the model has rows for; the defaults of a class may be beyond them."""
+    size = published.model.vocab_size
+    return {k: v if v is not None and 0 <= v < size else None for k, v in published.ids.items()}
+
+
+def _gather(
+    published: Published, scratch: str, on_tensor: Callable[[int, int], None]
+) -> dict[str, np.ndarray]:
+    """Parameters by path, each in a memory-mapped file."""
+    leaves: dict[str, np.ndarray] = {}
+    for number, (path, shape) in enumerate(weights.shapes(published.model).items()):
+        file = os.path.join(scratch, str(number))
+        leaves[path] = np.memmap(file, np.float32, "w+", shape=shape)
+    total, done = sum(4 * leaf.size for leaf in leaves.values()), 0
+    for entry in published.entries:
+        parts = entry.to_ours(published(entry.name))
+        for (path, index), part in zip(entry.places, parts, strict=True):
+            leaves[path][... if index is None else index] = part
+            done += 4 * part.size
+        on_tensor(done, total)
+    return leaves
