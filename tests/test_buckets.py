@@ -188,6 +188,12 @@ def test_killed_in_a_bucket_and_still_as_on_disk(bucket, tmp_path):
 
     out = succeed(bucket.run("-m", "lmjax.main", f"--workdir={url}", "--mode=eval"))
     assert json.loads(out.splitlines()[-1]) == expected[-1]
+    bucket.files.pipe("bucket/in.jsonl", b'{"token_ids": [5, 6, 7]}')
+    flags = [f"--workdir={url}", f"--input={bucket.url}/in.jsonl", "--step=20"]
+    succeed(bucket.run("tools/score.py", *flags, f"--output={bucket.url}/scored.jsonl"))
+    (line,) = rows(bucket.files.cat("bucket/scored.jsonl"))
+    assert (line["token_ids"], line["num_tokens"]) == ([5, 6, 7], 2)
+
     assert b"going on from step" in bucket.files.cat(f"{run}/lmjax.log")
     assert len(bucket.files.ls(f"{run}/tensorboard")) >= 2
 

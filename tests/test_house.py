@@ -89,3 +89,9 @@ def test_nothing_unpickles():
         source = path.read_text()
         assert "import pickle" not in source, path
         assert "allow_pickle=True" not in source, path
+
+
+def test_encoder_decoders_say_what_their_decoder_starts_with():
+    for name, family in FAMILIES.items():
+        if family.BASE["architecture"] == "encoder_decoder":
+            assert family.DECODER_START in ("pad", "bos", "eos"), name

@@ -30,7 +30,6 @@ from lmjax.nn.heads import predicted
 from lmjax.nn.model import Model
 from lmjax.parallel import rules
 
-DEFAULT_BATCH_TOKENS = 4096
 _SHORTEST = 16  # what is shorter is padded to this
 
 
@@ -102,7 +101,7 @@ class Scorer:
         params: Any,
         batch_sharding: NamedSharding,
         *,
-        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        batch_tokens: int,
     ):
         """Scores with a model.
 
