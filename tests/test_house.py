@@ -14,11 +14,11 @@ REPOSITORY = ROOT.parent
 # Imports only go down; rooms on one floor never import each other.
 FLOORS = [
     {"errors", "config", "batch", "noise", "flops", "paths"},
-    {"data", "objectives", "nn", "parallel", "optim"},
+    {"data", "objectives", "nn", "parallel", "optim", "hf"},
     {"families"},
     {"infer"},
     {"train"},
-    {"bench"},
+    {"bench", "export"},
     {"runner", "main", "cli"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -5,14 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import rich.console
 import rich.progress
 
 from lmjax.data.text import SKIP_REASONS
 
-Progress = Callable[[int, int, int], None]  # (bytes read, bytes in all, tokens written)
+
+class Progress(Protocol):
+    """Told (bytes done, bytes in all) and, where tokens are counted, how many there are so far."""
+
+    def __call__(self, done: int, total: int, tokens: int | None = None) -> None: ...
+
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -33,21 +38,26 @@ def shown(title: str, log: Callable[[str], None]) -> Iterator[Progress]:
     )
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title)
-        yield lambda done, total, tokens: bar.update(
-            task, completed=done, total=total, description=f"{title}: {tokens / 1e6:.1f}M tokens"
+        yield lambda done, total, tokens=None: bar.update(
+            task, completed=done, total=total, description=_described(title, tokens)
         )
+
+
+def _described(what: str, tokens: int | None) -> str:
+    return what if tokens is None else f"{what}: {tokens / 1e6:.1f}M tokens"
 
 
 def _lines(title: str, log: Callable[[str], None]) -> Progress:
     began = last = time.monotonic()
 
-    def line(done: int, total: int, tokens: int) -> None:
+    def line(done: int, total: int, tokens: int | None = None) -> None:
         nonlocal last
         if (now := time.monotonic()) - last < _SECONDS_BETWEEN_LINES:
             return
         last = now
-        share = 100 * done / max(1, total)
-        log(f"{title}: {share:.0f} %, {tokens / 1e6:.1f}M tokens, {now - began:.0f} s")
+        share = f"{title}: {100 * done / max(1, total):.0f} %"
+        counted = "" if tokens is None else f", {tokens / 1e6:.1f}M tokens"
+        log(f"{share}{counted}, {now - began:.0f} s")
 
     return line
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 from lmjax import config as config_lib
 from lmjax import families
 from lmjax.config import Config, ModelConfig
+from lmjax.data.progress import Progress
 from lmjax.data.tokenizer import IdsTokenizer
 from lmjax.errors import UserError
 from lmjax.families import weights
@@ -88,6 +90,7 @@ def check(folder: str) -> Published:
     names = _Names(fmt, tensors, folder)
     tied = names.is_tied(config.get("tie_word_embeddings", True) is not False)
     raw = {"family": family, "model": {**said, "tie_embeddings": tied}}
+    raw["data"] = {"seq_len": _seq_len(said.get("max_positions"))}
     model = config_lib.from_dict(raw).model
     if model.vocab_size is None:
         raise UserError(f"{folder}/config.json: vocab_size is missing")
@@ -138,16 +141,13 @@ class _Names:
 
     def is_tied(self, said: bool) -> bool:
         """Whether the logits' matrix is the embedding's: as transformers finds out."""
-        fmt = self._fmt
-        if fmt.head not in self._found:
-            return said or fmt.tied_by_file
-        if not said and not fmt.tied_by_file:
-            return False
-        return any(
-            self._tensors.equal(self._found[fmt.head][0], files[0])
-            for name, files in self._found.items()
-            if name.removeprefix(fmt.prefix) in _embeddings(fmt)
-        )
+        fmt, by_file = self._fmt, self._fmt.tied_by_file
+        head = self._found.get(fmt.head)
+        if head is None or not (said or by_file):
+            return head is None and (said or by_file)
+        embedding = self._found.get(fmt.embedding)
+        embedding = embedding or self._found.get(fmt.embedding.removeprefix(fmt.prefix))
+        return embedding is not None and self._tensors.equal(head[0], embedding[0])
 
     def check(self, entries: list[Entry], model: ModelConfig) -> dict[str, str]:
         """Today's names -> the folder's; every expected one once, with its shape."""
@@ -165,8 +165,11 @@ class _Names:
                 files[full] = stored[0]
             elif not any(re.fullmatch(p, n) for p in fmt.ignored for n in (name, full)):
                 unknown += stored
+        for name, of in same.items():  # which of the two was kept is a matter of the writer
+            if name in files:
+                files.setdefault(of, files[name])
         self._complain(shapes, files, unknown)
-        for name, of in {**same}.items():
+        for name, of in same.items():
             if name in files and not self._tensors.equal(files[name], files[of]):
                 raise UserError(
                     f"{self._folder}: {files[name]} and {files[of]} differ, but are one and the "
@@ -200,10 +203,6 @@ class _Names:
                 )
 
 
-def _embeddings(fmt: Format) -> set[str]:
-    return {fmt.embedding.removeprefix(fmt.prefix)}
-
-
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
     return names[0] + more
@@ -212,6 +211,11 @@ def _some(names: list[str]) -> str:
 def _near(name: str, others: list[str]) -> str:
     near = difflib.get_close_matches(name, others, n=1)
     return f" (there is {near[0]})" if near else ""
+
+
+def _seq_len(max_positions: int | None) -> int:
+    """Length of rows of further training."""
+    return min(max_positions or _SEQ_LEN, _SEQ_LEN)
 
 
 def config_of(published: Published, overrides: Mapping[str, Any]) -> Config:
@@ -228,12 +232,11 @@ def config_of(published: Published, overrides: Mapping[str, Any]) -> Config:
         if name == "family" or (name.startswith("model.") and name != "model.dropout"):
             raise UserError(f"config.{name} is what the imported folder says; leave it out")
     model = published.model
-    longest = model.max_positions or _SEQ_LEN
     recipe = {
         "family": published.family,
         "model": model.model_dump(),
         "objective": {"name": _OBJECTIVE[model.architecture]},
-        "data": {"seq_len": min(longest, _SEQ_LEN)},
+        "data": {"seq_len": _seq_len(model.max_positions)},
     }
     flat = config_lib.flatten(recipe) | dict(overrides)
     return setup.resolve(config_lib.from_dict(config_lib.unflatten(flat)))
@@ -243,7 +246,7 @@ def write(
     published: Published,
     config: Config,
     folder: str,
-    on_tensor: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress,
 ) -> None:
     """Writes the workdir into an existing, empty local folder.
 
@@ -251,11 +254,11 @@ def write(
       published: from `check`.
       config: from `config_of`.
       folder: where.
-      on_tensor: told (bytes read, bytes in all).
+      progress: told of the bytes of the parameters that are read.
     """
     scratch = os.path.join(folder, "scratch")
     os.mkdir(scratch)
-    leaves = _gather(published, scratch, on_tensor)
+    leaves = _gather(published, scratch, progress)
     checkpoint.save_weights(
         os.path.join(folder, "checkpoints"),
         weights.nested(leaves),
@@ -283,15 +286,23 @@ def write(
     workdir.write(folder, RunConfig(config, source))
 
 
+def summary(published: Published) -> str:
+    """One line on what was imported."""
+    number = sum(math.prod(entry.shape) for entry in published.entries)
+    types = ", ".join(sorted(set(published.tensors.types.values())))
+    return (
+        f"{published.fmt.stock_class}, {number:,} parameters in {len(published.entries)} tensors "
+        f"({types}); without tokenizer: it takes ids and no text"
+    )
+
+
 def _within(published: Published) -> dict[str, int | None]:
     """Special ids that the model has rows for; the defaults of a class may be beyond them."""
     size = published.model.vocab_size
     return {k: v if v is not None and 0 <= v < size else None for k, v in published.ids.items()}
 
 
-def _gather(
-    published: Published, scratch: str, on_tensor: Callable[[int, int], None]
-) -> dict[str, np.ndarray]:
+def _gather(published: Published, scratch: str, progress: Progress) -> dict[str, np.ndarray]:
     """Parameters by path, each in a memory-mapped file."""
     leaves: dict[str, np.ndarray] = {}
     for number, (path, shape) in enumerate(weights.shapes(published.model).items()):
@@ -303,5 +314,5 @@ def _gather(
         for (path, index), part in zip(entry.places, parts, strict=True):
             leaves[path][... if index is None else index] = part
             done += 4 * part.size
-        on_tensor(done, total)
+        progress(done, total)
     return leaves

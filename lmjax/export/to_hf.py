@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import safetensors.numpy
 
 from lmjax import families, paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.progress import Progress
 from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer
 from lmjax.errors import UserError
 from lmjax.export.from_hf import UNUSED
 from lmjax.families import weights
 from lmjax.hf import tensors as tensors_lib
 from lmjax.hf.format import Format
-from lmjax.hf.tensors import Tensor, Tensors
-from lmjax.train import trained, workdir
+from lmjax.hf.table import Entry
+from lmjax.hf.tensors import Tensor
+from lmjax.train import copied_checkpoints, trained, workdir
 from lmjax.train.checkpoint import Checkpoints
 
 
@@ -97,31 +99,61 @@ def _special_ids(config: Config, tokenizer: AnyTokenizer) -> dict[str, int | Non
     }
 
 
-def write(
-    exportable: Exportable,
-    checkpoints: Checkpoints,
-    step: int,
+def export(
     path: str,
     folder: str,
     *,
+    progress: Progress,
+    step: int | None = None,
     dtype: str = "float32",
     max_shard_bytes: int = tensors_lib.MAX_SHARD_BYTES,
-    on_tensor: Callable[[int], None] = lambda nbytes: None,
-) -> list[str]:
-    """Writes config and weights into an existing, empty local folder.
+) -> str:
+    """Writes the model of a workdir into an existing, empty local folder.
 
     Args:
-      exportable: from `describe`.
-      checkpoints, step: where the parameters are.
-      path: the workdir.
+      path: the workdir, local or a URL.
       folder: where to.
+      progress: told of the bytes that are written.
+      step: of the checkpoint; None: the newest.
       dtype: key of `hf.tensors.DTYPES`.
       max_shard_bytes: of a file.
-      on_tensor: told the bytes of each tensor once it is written.
 
     Returns:
-      Names of the files.
+      One line on what was written.
+
+    Raises:
+      UserError: as `describe`; or there is no such checkpoint.
     """
+    path = path if paths.is_remote(path) else os.path.expanduser(path)
+    model = describe(path, dtype)
+    with copied_checkpoints.reading(paths.join(path, "checkpoints"), step) as (checkpoints, found):
+        tensors = _tensors(model, checkpoints, found, path)
+        done, item = 0, tensors_lib.DTYPES[dtype][1]
+        total = sum(tensor.nbytes(item) for tensor in tensors)
+
+        def on_tensor(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            progress(done, total)
+
+        files = tensors_lib.write(
+            folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
+        )
+    documents = {"config.json": model.hf_config}
+    if model.generation_config is not None:
+        documents["generation_config.json"] = model.generation_config
+    for name, content in documents.items():
+        (Path(folder) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    return (
+        f"{model.fmt.stock_class} at step {found}, {total // item.itemsize:,} numbers in {dtype}, "
+        f"{len(files) + len(documents)} files"
+    )
+
+
+def _tensors(
+    exportable: Exportable, checkpoints: Checkpoints, step: int, path: str
+) -> list[Tensor]:
+    """What is to be written, by name; each is read from the checkpoint when its turn comes."""
     fmt, model = exportable.fmt, exportable.config.model
     shapes = weights.shapes(model)
     arrays = checkpoints.arrays(step, shapes)
@@ -133,21 +165,19 @@ def write(
             )
     entries = {entry.name: entry for entry in weights.entries(fmt, model, exportable.ids)}
 
-    def tensor(name: str, entry_name: str) -> Tensor:
-        entry = entries[entry_name]
+    def tensor(name: str, entry: Entry) -> Tensor:
         return Tensor(name, entry.shape, lambda: weights.to_published(entry, arrays))
 
-    tensors = [tensor(name, name) for name in entries]
-    kept = _kept(path, Path(folder))
-    for name, of in fmt.unused(model).items():
-        tensors.append(kept.get(name) or tensor(name, of))
-    tensors.sort(key=lambda t: t.name)
-    files = tensors_lib.write(
-        folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
-    )
-    documents = {"config.json": exportable.hf_config}
-    if exportable.generation_config is not None:
-        documents["generation_config.json"] = exportable.generation_config
-    for name, content in documents.items():
-        (Path(folder) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    return [*files, *documents]
+    tensors = {name: tensor(name, entry) for name, entry in entries.items()}
+    tensors |= {name: tensor(name, entries[of]) for name, of in fmt.unused(model).items()}
+    tensors |= {k: v for k, v in _kept(path).items() if k in fmt.unused(model)}
+    return sorted(tensors.values(), key=lambda t: t.name)
+
+
+def _kept(path: str) -> dict[str, Tensor]:
+    """What an import kept of its folder that no model computes with."""
+    content = paths.read_bytes(paths.join(path, UNUSED))
+    if content is None:
+        return {}
+    arrays = safetensors.numpy.load(content)
+    return {k: Tensor(k, v.shape, lambda v=v: v) for k, v in arrays.items()}

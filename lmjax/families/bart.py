@@ -129,6 +129,7 @@ FORMATS = (
             "static_position_embeddings": False,
         },
         rows=_rows,
+        embedding=_SHARED,
         head="lm_head.weight",
         ids={"pad": 1, "bos": 0, "eos": 2, "decoder_start": 2},
         read=_read,

@@ -111,6 +111,7 @@ FORMATS = (
         keys=(*KEYS, Key("max_position_embeddings", "max_positions", 512)),
         must=MUST,
         rows=_rows,
+        embedding="bert.embeddings.word_embeddings.weight",
         head=f"{_OUT}.weight",
         ids={"pad": 0, "bos": None, "eos": None},
         write=lambda model, ids: {"attention_probs_dropout_prob": model.dropout},

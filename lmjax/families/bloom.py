@@ -77,6 +77,7 @@ FORMATS = (
         ),
         must={"apply_residual_connection_post_layernorm": False},
         rows=_rows,
+        embedding="transformer.word_embeddings.weight",
         head="lm_head.weight",
         ids={"pad": None, "bos": 1, "eos": 2},
         write=lambda model, ids: {"attention_dropout": model.dropout},

@@ -99,6 +99,7 @@ FORMATS = (
             "add_cross_attention": False,
         },
         rows=_rows,
+        embedding="transformer.wte.weight",
         head="lm_head.weight",
         ids={"pad": None, "bos": 50256, "eos": 50256},
         write=lambda model, ids: {"embd_pdrop": model.dropout, "attn_pdrop": model.dropout},

@@ -127,6 +127,7 @@ def _format(model_type: str, stock_class: str, base: dict[str, Any], **more: Any
         stock_class=stock_class,
         base=base,
         rows=_rows,
+        embedding="model.embed_tokens.weight",
         head="lm_head.weight",
         read=_read,
         write=_write,

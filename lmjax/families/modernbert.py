@@ -152,6 +152,7 @@ FORMATS = (
         ),
         must={"decoder_bias": True},
         rows=_rows,
+        embedding="model.embeddings.tok_embeddings.weight",
         head="decoder.weight",
         ids={"pad": 50283, "bos": 50281, "eos": 50282, "cls": 50281, "sep": 50282},
         read=_read,

@@ -68,6 +68,7 @@ FORMATS = (
         keys=bert.KEYS,
         must=bert.MUST,
         rows=_rows,
+        embedding="roberta.embeddings.word_embeddings.weight",
         head="lm_head.decoder.weight",
         ids={"pad": 1, "bos": 0, "eos": 2},
         read=_read,

@@ -181,6 +181,7 @@ FORMATS = (
             Key("dropout_rate", "dropout", 0.1),
         ),
         rows=_rows,
+        embedding="shared.weight",
         head="lm_head.weight",
         ids={"pad": 0, "bos": None, "eos": 1, "decoder_start": 0},
         read=_read,

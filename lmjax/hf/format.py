@@ -59,7 +59,8 @@ class Format:
       keys: what its config says of the rest.
       must: keys with the only value that our block computes; where one is missing, it has it.
       rows: (model, ids) -> the weight table.
-      head: name of the matrix of the logits, in a file only where it is not the embedding's.
+      embedding: name of the matrix of tokens.
+      head: name of that of the logits, in a file only where they are not one.
       ids: special ids that its config names, with the class's defaults.
       read, write: the keys that are no plain pair, both ways.
       same: tensors that only repeat another one, (model) -> {name: of which}.
@@ -77,6 +78,7 @@ class Format:
     base: Mapping[str, Any]
     keys: Sequence[Key]
     rows: Callable[[ModelConfig, Ids], Sequence[Row]]
+    embedding: str
     head: str
     must: Mapping[str, Any] = field(default_factory=dict)
     ids: Ids = field(default_factory=dict)

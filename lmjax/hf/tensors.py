@@ -174,7 +174,7 @@ def write(
     number = len(shards)
     names = [SINGLE] if number == 1 else list(_shard_names(number))
     for name, shard in zip(names, shards, strict=True):
-        _write_file(Path(folder) / name, shard, dtype, on_tensor)
+        write_file(Path(folder) / name, shard, dtype=dtype, on_tensor=on_tensor)
     if number == 1:
         return names
     total = sum(tensor.nbytes(numpy_type) for tensor in tensors)
@@ -188,9 +188,14 @@ def _shard_names(number: int) -> Iterator[str]:
     return (f"model-{i:05d}-of-{number:05d}.safetensors" for i in range(1, number + 1))
 
 
-def _write_file(
-    file: Path, tensors: Sequence[Tensor], dtype: str, on_tensor: Callable[[int], None]
+def write_file(
+    file: Path,
+    tensors: Sequence[Tensor],
+    *,
+    dtype: str = "float32",
+    on_tensor: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
+    """Writes tensors to one file, each when its turn comes."""
     kind, numpy_type = DTYPES[dtype]
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     start = 0
