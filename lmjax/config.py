@@ -39,7 +39,9 @@ def free(default: Any, doc: str, **checks: Any) -> Any:
 class Section(pydantic.BaseModel):
     """A frozen group of fields; unknown names and silent type changes are errors."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
 
 
 class ModelConfig(Section):

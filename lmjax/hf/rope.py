@@ -19,6 +19,7 @@ def read(config: Mapping[str, Any], default_theta: float) -> dict[str, Any]:
     """
     said = config.get("rope_parameters") or {}
     said = {**said, **(config.get("rope_scaling") or {})}
+    said.setdefault("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
     factor, original = _stretching(said, config.get("max_position_embeddings"))
     return {
         "rope_theta": float(said.get("rope_theta") or config.get("rope_theta") or default_theta),
