@@ -129,8 +129,10 @@ class Format:
                 raise UserError(
                     f"config.json: {key.theirs} of a {self.model_type} model is missing"
                 )
+            if isinstance(value, (list, dict)):
+                raise UserError(f"config.json: {key.theirs}={value!r} is neither number nor name")
             if key.values is not None and key.theirs in config:
-                if not isinstance(value, str) or value not in key.values:
+                if value not in key.values:
                     raise UserError(
                         f"config.json: {key.theirs}={value!r} is not supported, only "
                         f"{', '.join(map(repr, key.values))} are"
