@@ -138,5 +138,7 @@ FORMATS = (
             {} if model.encoder_embeddings else {_ENCODER: _SHARED, _DECODER: _SHARED}
         ),
         unused=lambda model: {_SHARED: _DECODER} if model.encoder_embeddings else {},
+        zeros=("final_logits_bias",),
+        prefix="model.",
     ),
 )

@@ -66,6 +66,7 @@ class Format:
       same: tensors that only repeat another one, (model) -> {name: of which}.
       unused: tensors of a file that the class does not compute with, in the same form; they are
         kept for the way back.
+      zeros: tensors that a file may leave out, and which are 0 then.
       ignored: regexes of tensors that do not belong to the language model (a pooler, buffers).
       renamed: (regex, replacement) pairs that bring older names to today's.
       prefix: what names of the bare model, without its head, lack.
@@ -86,6 +87,7 @@ class Format:
     write: Callable[[ModelConfig, Ids], dict[str, Any]] = lambda model, ids: {}
     same: Callable[[ModelConfig], Mapping[str, str]] = lambda model: {}
     unused: Callable[[ModelConfig], Mapping[str, str]] = lambda model: {}
+    zeros: Sequence[str] = ()
     ignored: Sequence[str] = ()
     renamed: Sequence[tuple[str, str]] = ()
     prefix: str = ""
