@@ -336,6 +336,10 @@ class TrainConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = free(
         "auto", "compute type; 'auto': bfloat16 where the chip has it, else float32"
     )
+    init_from: str | None = fixed(
+        None, "workdir whose newest weights the run starts from; None: random ones"
+    )
+    init_optimizer: bool = fixed(False, "init_from: take its optimizer's moments, too")
     z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)
     remat: Literal["none", "dots", "full"] = free(
         "none", "what the backward pass recomputes: nothing, all but matmuls, whole blocks"

@@ -24,6 +24,7 @@ from lmjax.data import pipeline
 from lmjax.errors import UserError
 from lmjax.train import describe, loop, metrics, setup, workdir
 from lmjax.train import inspect as inspect_lib
+from lmjax.train import start as start_lib
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.console import Console, logger, make_console
 from lmjax.train.copied_checkpoints import CopiedCheckpoints, open_checkpoints
@@ -90,12 +91,16 @@ def _run_config(request: Request) -> RunConfig:
     stored = workdir.read(request.workdir) if request.workdir else None
     if stored is not None:
         return workdir.resume(stored, source, request.overrides)
-    if source is None:
+    if source is not None:
+        raw = load_config_file(source["file"])
+    elif init_from := request.overrides.get("train.init_from"):
+        raw = start_lib.recipe_of(init_from)
+    else:
         raise UserError(
             "nothing to run: give --config=FILE for a new run (see configs/), "
             "or the --workdir of one that was started"
         )
-    return RunConfig(make_config(load_config_file(source["file"]), request.overrides), source)
+    return RunConfig(start_lib.inherit(make_config(raw, request.overrides)), source)
 
 
 def dry_run(request: Request) -> int:
@@ -148,12 +153,15 @@ class _Run:
 @contextlib.contextmanager
 def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     """Data, program and compiled steps of a run, with the config resolved and written down."""
+    imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.path)
+    start_lib.check_data(run.config, imported)
     stores = setup.open_stores(run.config)
+    start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
     config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
     program = setup.make_program(config, ids=setup.make_ids(config, stores.tokenizer))
     data = setup.open_data(config, stores, program.objective)
     folder.write(RunConfig(config, run.source, run.changes))
-    folder.keep_tokenizer(stores.train.tokenizer_path)
+    folder.keep_tokenizer(stores.train.tokenizer_path, replace=imported is not None)
     folder.sync()
     keep = config.checkpoint
     checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
@@ -172,13 +180,21 @@ def _restore(run: _Run) -> tuple[TrainState, int] | None:
         return None
     meta = run.checkpoints.meta(step)
     for name, value in run.data.identity().items():
-        if meta[name] != value:
+        if meta.get(name, value) != value:  # an import has seen no data
             raise UserError(
                 f"{name} of the data is {value[:12]}, the run in {run.folder.name} was trained on "
                 f"{meta[name][:12]}: data or tokenizer have changed. Put back what they were, or "
                 "give another --workdir"
             )
-    return run.checkpoints.restore(step, run.program.abstract, run.program.shardings), step
+    return start_lib.restore(run.checkpoints, step, run.program), step
+
+
+def _first_state(run: _Run, console: Console) -> TrainState:
+    if run.config.train.init_from is None:
+        return run.program.init()
+    state, said = start_lib.from_run(run.program)
+    console.line(said)
+    return state
 
 
 def _evaluate(run: _Run, state: TrainState, on_chunk: Callable[[int, int], None]) -> dict:
@@ -217,7 +233,7 @@ def train(request: Request) -> int:
             console.line(line)
         console.line(describe.data_line(run.program, run.data))
         restored = _restore(run)
-        state, start = restored or (run.program.init(), 0)
+        state, start = restored or (_first_state(run, console), 0)
         dropped = metrics.cut(folder.metrics, start)
         if restored:
             cut = f"; {dropped} later lines of metrics.jsonl dropped" if dropped else ""

@@ -141,6 +141,11 @@ def open_eval(
     return store.Store.open(folder, "train")
 
 
+def is_prepared(path: str) -> bool:
+    """Whether `data.path` names a store, with a tokenizer of its own, and not raw text."""
+    return store.is_store(path) or _is_url_of_store(path)
+
+
 def _is_url_of_store(path: str) -> bool:
     one_folder = not files_lib.suffix(path) and not set("*?[,") & set(path)
     return paths.is_remote(path) and one_folder and staging.is_store(path)

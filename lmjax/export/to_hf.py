@@ -19,7 +19,6 @@ from lmjax import families, paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.progress import Progress
-from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer
 from lmjax.errors import UserError
 from lmjax.export.from_hf import UNUSED
 from lmjax.families import weights
@@ -60,7 +59,7 @@ def describe(path: str, dtype: str) -> Exportable:
     if run is None:
         raise UserError(f"workdir {path} holds no run; train one there first, or check the path")
     config, tokenizer = run.config, tokenizer_lib.load(paths.join(path, "tokenizer"))
-    ids = _special_ids(config, tokenizer)
+    ids = trained.special_ids(config, tokenizer)
     fmt, hf_config = _expressed(config, ids, dtype)
     generation = None
     if fmt.generates:
@@ -81,22 +80,6 @@ def _expressed(config: Config, ids: Mapping[str, Any], dtype: str) -> tuple[Form
         except UserError as error:
             errors.append(error)
     raise errors[0]
-
-
-def _special_ids(config: Config, tokenizer: AnyTokenizer) -> dict[str, int | None]:
-    if isinstance(tokenizer, IdsTokenizer):
-        return dict(tokenizer.config["special"])
-    begin = tokenizer.bos_id
-    if config.model.architecture == "decoder":  # whose documents follow on an end
-        begin = tokenizer.eos_id
-    return {
-        "pad": tokenizer.pad_id,
-        "bos": begin,
-        "eos": tokenizer.eos_id,
-        "cls": begin,
-        "sep": tokenizer.eos_id,
-        "decoder_start": trained.decoder_start_id(config, tokenizer),
-    }
 
 
 def export(

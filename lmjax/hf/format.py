@@ -163,8 +163,8 @@ class Format:
         )
         says, wanted = essence(meant), essence(model)
         for name, value in wanted.items():
-            if says[name] != value:
-                raise self._inexpressible(name, value, says[name])
+            if says.get(name) != value:
+                raise self._inexpressible(name, value, says.get(name))
         return config
 
     def _inexpressible(self, name: str, value: Any, only: Any = None) -> UserError:
@@ -203,7 +203,6 @@ _ALWAYS = (
     "embedding_norm",
     "first_attention_norm",
     "position",
-    "window",
     "qk_norm",
     "token_types",
     "attention_bias",
@@ -239,7 +238,9 @@ def essence(model: ModelConfig) -> dict[str, Any]:
         facts["rope_factor"] = model.rope_factor
         if model.rope_factor != 1:
             facts["rope_original_positions"] = model.rope_original_positions
-    if model.window is not None:
-        facts["global_every"] = model.global_every
+    local = [i for i in range(model.num_layers) if model.is_local(i)]
+    facts["global_every"] = f"layers {local} are local" if local else "all layers are global"
+    if local:
+        facts["window"] = model.window
         facts["rope_local_theta"] = model.rope_local_theta or model.rope_theta
     return facts

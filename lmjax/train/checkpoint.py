@@ -94,7 +94,7 @@ class Checkpoints:
         """Copies the state off the device, then writes it while training goes on."""
         self.wait()
         meta = _described(step, meta)
-        chunked = jax.tree.map(lambda leaf: _CHUNKED, state)
+        chunked = jax.tree.map(_chunks, state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state, save_args=chunked), meta=ocp.args.JsonSave(meta)
         )
@@ -169,31 +169,34 @@ def save_weights(directory: str, params: Any, meta: dict[str, Any]) -> None:
     handlers = ocp.type_handlers.create_type_handler_registry(
         (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False))
     )
-    manager = ocp.CheckpointManager(
-        os.path.abspath(directory),
-        options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
-        item_handlers={
-            "state": ocp.PyTreeCheckpointHandler(type_handler_registry=handlers),
-            "meta": ocp.JsonCheckpointHandler(),
-        },
-    )
     state = {"params": params}
     args = ocp.args.Composite(
         state=ocp.args.PyTreeSave(
             state,
-            save_args=jax.tree.map(lambda leaf: _CHUNKED, state),
+            save_args=jax.tree.map(_chunks, state),
             ocdbt_target_data_file_size=_FILE_BYTES,
         ),
         meta=ocp.args.JsonSave(_described(0, {**meta, "weights_only": True})),
     )
     with _quiet():  # it warns that there is no handler for arrays on devices
+        manager = ocp.CheckpointManager(
+            os.path.abspath(directory),
+            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(type_handler_registry=handlers),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+        )
         manager.save(0, args=args)
         manager.close()
 
 
-# A layer of a stack is read without its neighbours: chunks are small, and cut between layers first.
-_CHUNKED = ocp.SaveArgs(chunk_byte_size=64 << 20, shard_axes=(0,))
-_FILE_BYTES = 256 << 20
+_CHUNK_BYTES, _FILE_BYTES = 64 << 20, 256 << 20
+
+
+def _chunks(leaf: Any) -> ocp.SaveArgs:
+    """So that a layer of a stack is read without its neighbours: cut between layers first."""
+    return ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if leaf.ndim else ())
 
 
 def _described(step: int, meta: dict[str, Any]) -> dict[str, Any]:

@@ -120,6 +120,10 @@ class Program:
             self.config.train.seed,
         )
 
+    def init_around(self, params: Any) -> TrainState:
+        """A fresh state around given parameters, which lie where `shardings` wants them."""
+        return state_lib.init_around(self.optimizer, params, self.shardings)
+
     def host_rows(self, micro_rows: int, num_micro: int) -> np.ndarray:
         """Which rows of `num_micro` micro-batches this host holds."""
         return rules_lib.host_rows(self.batch_sharding, micro_rows, num_micro)

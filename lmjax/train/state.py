@@ -51,11 +51,8 @@ def total_tokens(tokens: jax.Array) -> int:
     return (int(tokens[0]) << 32) + int(tokens[1])
 
 
-def create(
-    model: nn.Module, optimizer: optax.GradientTransformation, batch: dict, seed: jax.Array
-) -> TrainState:
-    """A fresh state whose parameters and moments still carry their logical axis names."""
-    params = _params(model, batch, seed)
+def create(optimizer: optax.GradientTransformation, params: Any) -> TrainState:
+    """A state at step 0; where parameters carry their logical axis names, the moments do, too."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -96,7 +93,7 @@ def abstract_state(
     Raises:
       UserError: a dim does not divide over its axis of the mesh.
     """
-    named = jax.eval_shape(lambda: create(model, optimizer, _zeros(batch), 0))
+    named = jax.eval_shape(lambda: create(optimizer, _params(model, _zeros(batch), 0)))
     return nn.unbox(named), state_shardings(named, mesh)
 
 
@@ -109,10 +106,20 @@ def init(
 ) -> TrainState:
     """A fresh state, born sharded: no device ever holds a parameter that is not its own."""
     make = jax.jit(
-        lambda seed: nn.unbox(create(model, optimizer, _zeros(batch), seed)),
+        lambda seed: nn.unbox(create(optimizer, _params(model, _zeros(batch), seed))),
         out_shardings=shardings,
     )
     return make(seed)
+
+
+def init_around(
+    optimizer: optax.GradientTransformation, params: Any, shardings: TrainState
+) -> TrainState:
+    """A state at step 0 with parameters that are there already; they are used up."""
+    make = jax.jit(
+        lambda params: create(optimizer, params), out_shardings=shardings, donate_argnums=0
+    )
+    return make(params)
 
 
 def _zeros(batch: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from lmjax import families, paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
-from lmjax.data.tokenizer import AnyTokenizer
+from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer
 from lmjax.errors import UserError
 from lmjax.nn.model import Model
 from lmjax.parallel import mesh as mesh_lib
@@ -130,3 +130,24 @@ def decoder_start_id(config: Config, tokenizer: AnyTokenizer) -> int | None:
             f"which its decoder starts; add one to 'special' in its {tokenizer_lib.CONFIG_FILE}"
         )
     return found
+
+
+def special_ids(config: Config, tokenizer: AnyTokenizer) -> dict[str, int | None]:
+    """Special ids of a run's model by name, as published configs name them.
+
+    A decoder's documents begin with the id that ends the one before.
+    """
+    if isinstance(tokenizer, IdsTokenizer):
+        return dict(tokenizer.config["special"])
+    is_decoder = config.model.architecture == "decoder"
+    begin = tokenizer.eos_id if is_decoder else tokenizer.bos_id
+    return {
+        "pad": tokenizer.pad_id,
+        "bos": begin,
+        "eos": tokenizer.eos_id,
+        "unk": tokenizer.unk_id,
+        "mask": tokenizer.mask_id,
+        "cls": begin,
+        "sep": tokenizer.eos_id,
+        "decoder_start": decoder_start_id(config, tokenizer),
+    }

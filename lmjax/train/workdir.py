@@ -115,8 +115,10 @@ class Workdir:
                 self._mirror.close()
             self._lock.release()
 
-    def keep_tokenizer(self, source: epath.PathLike) -> None:
+    def keep_tokenizer(self, source: epath.PathLike, *, replace: bool = False) -> None:
         """Copies a tokenizer's folder here, so that the workdir is whole without the data."""
+        if replace:
+            shutil.rmtree(self.tokenizer, ignore_errors=True)
         if not self.tokenizer.exists():
             temporary = self.path / ".tokenizer.tmp"
             shutil.copytree(source, temporary, dirs_exist_ok=True)
@@ -148,6 +150,11 @@ def read(path: epath.PathLike) -> RunConfig | None:
         return None
     try:
         raw = json.loads(content)
+        if "model_type" in raw:
+            raise UserError(
+                f"{path} holds a model of Hugging Face transformers and no run; make a workdir "
+                "of it with tools/import_hf.py"
+            )
         if raw["format"] != _FORMAT:
             raise UserError(
                 f"{file} has format {raw['format']}, this lmjax reads {_FORMAT}; "

@@ -1,0 +1,201 @@
+"""What a run starts from, if not from nothing: its own checkpoint, or the weights of another run.
+
+A checkpoint may hold weights alone (that of an imported model does); then the optimizer starts
+anew. With `train.init_from` the first state has the parameters of another run's newest checkpoint,
+with `train.init_optimizer` its moments, too. The recipe, its schedule included, is this run's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from lmjax import config as config_lib
+from lmjax import paths
+from lmjax.config import Config, ModelConfig
+from lmjax.data import cache
+from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.tokenizer import IdsTokenizer, Tokenizer
+from lmjax.errors import UserError
+from lmjax.hf.format import essence
+from lmjax.nn.model import Model
+from lmjax.optim.policy import name_of
+from lmjax.train import state as state_lib
+from lmjax.train import workdir
+from lmjax.train.checkpoint import Checkpoints
+from lmjax.train.copied_checkpoints import CopiedCheckpoints, reading
+from lmjax.train.setup import Program
+from lmjax.train.state import TrainState
+from lmjax.train.trained import special_ids
+
+
+def source_config(path: str) -> Config:
+    """The config of the run that weights are taken from.
+
+    Raises:
+      UserError: there is no run.
+    """
+    run = workdir.read(path)
+    if run is None:
+        raise UserError(
+            f"config.train.init_from={path} holds no run; give the workdir of one, or import a "
+            "model first (tools/import_hf.py)"
+        )
+    return run.config
+
+
+def recipe_of(path: str) -> dict[str, Any]:
+    """The fields of a run's config, for another one that goes on from its weights."""
+    flat = config_lib.flatten(config_lib.to_dict(source_config(path)))
+    flat |= {"schedule.decay_steps": None, "train.init_from": None}
+    return config_lib.unflatten(flat)
+
+
+def inherit(config: Config) -> Config:
+    """Fills what a run that starts from another one's weights has to share with it.
+
+    Raises:
+      UserError: there is no such run, or its parameters are not those of this config's model.
+    """
+    path = config.train.init_from
+    if path is None:
+        if config.train.init_optimizer:
+            raise UserError("config.train.init_optimizer says nothing without train.init_from")
+        return config
+    source = source_config(path)
+    changes: dict[str, Any] = {}
+    if config.model.vocab_size is None:
+        changes["model.vocab_size"] = source.model.vocab_size
+    folder = paths.join(path, "tokenizer")
+    if config.tokenizer.path is None and isinstance(tokenizer_lib.load(folder), Tokenizer):
+        changes["tokenizer.path"] = folder
+    config = config_lib.replace(config, changes)
+    _check_shapes(config.model, source.model, path)
+    if config.train.init_optimizer and source.optimizer.name != config.optimizer.name:
+        raise UserError(
+            f"config.train.init_optimizer=True, but {path} was trained with optimizer.name="
+            f"{source.optimizer.name!r} and this run says {config.optimizer.name!r}; make them one"
+        )
+    return config
+
+
+def _check_shapes(model: ModelConfig, source: ModelConfig, path: str) -> None:
+    mine, theirs = _shapes(model), _shapes(source)
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            fields = ", ".join(differences(model, source)) or "nothing else"
+            raise UserError(
+                f"config.train.init_from={path}: its parameter {name} is "
+                f"{theirs.get(name, 'not there')}, this config's is {mine.get(name, 'not there')}; "
+                f"what differs: {fields}"
+            )
+
+
+def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    batch = dict.fromkeys(("inputs", "segment_ids", "positions"), ids)
+    if model.architecture == "encoder_decoder":
+        batch |= {f"enc_{name}": ids for name in batch}
+    named = nn.unbox(state_lib.named_params(Model(model, model.vocab_size), batch))
+    return {name_of(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(named)}
+
+
+def differences(model: ModelConfig, source: ModelConfig) -> list[str]:
+    """What two models compute otherwise, as "model.FIELD (THEIRS -> MINE)"."""
+    mine, theirs = (essence(m) | {"vocab_size": m.vocab_size} for m in (model, source))
+    names = [name for name in mine | theirs if mine.get(name) != theirs.get(name)]
+    return [f"model.{name} ({theirs.get(name)} -> {mine.get(name)})" for name in names]
+
+
+def check_data(config: Config, known: IdsTokenizer | None) -> None:
+    """Refuses to train a new tokenizer for a model that has learned the ids of another one.
+
+    Args:
+      config: of the run.
+      known: what is known of the tokenizer of its weights; None: all that matters.
+    """
+    has_tokenizer = config.tokenizer.path is not None or cache.is_prepared(config.data.path)
+    if known is not None and not has_tokenizer:
+        raise UserError(
+            "this model was imported without its tokenizer, and a new one would give its ids "
+            "other meanings; set config.tokenizer.path to its own, or data.path to a store "
+            "prepared with it"
+        )
+
+
+def check_tokenizer(config: Config, known: IdsTokenizer | None, tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer whose special ids are not those of the weights."""
+    if known is None:
+        return
+    got = special_ids(config, tokenizer)
+    for name, wanted in special_ids(config, known).items():
+        if wanted is not None and wanted != got[name]:
+            raise UserError(
+                f"the imported model's {name} id is {wanted}, the tokenizer's is {got[name]}: it "
+                "is not the one that the model was trained with"
+            )
+
+
+def ids_tokenizer(path: str) -> IdsTokenizer | None:
+    """The tokenizer of a workdir, where only its ids are known."""
+    if paths.read_bytes(paths.join(path, "tokenizer", tokenizer_lib.CONFIG_FILE)) is None:
+        return None
+    found = tokenizer_lib.load(paths.join(path, "tokenizer"))
+    return found if isinstance(found, IdsTokenizer) else None
+
+
+def restore(
+    checkpoints: Checkpoints | CopiedCheckpoints, step: int, program: Program
+) -> TrainState:
+    """The state of a run's own checkpoint, with a fresh optimizer where it holds none."""
+    if not checkpoints.meta(step).get("weights_only"):
+        return checkpoints.restore(step, program.abstract, program.shardings)
+    return _around_weights(checkpoints, step, program)
+
+
+def from_run(program: Program) -> tuple[TrainState, str]:
+    """The first state of a run with `train.init_from`, and a line on it.
+
+    Raises:
+      UserError: there is no checkpoint, or none of an optimizer that is asked for.
+    """
+    train = program.config.train
+    with reading(paths.join(train.init_from, "checkpoints")) as (checkpoints, step):
+        said = f"starting from the weights of {train.init_from} at step {step}"
+        if not train.init_optimizer:
+            state = _around_weights(checkpoints, step, program)
+        elif checkpoints.meta(step).get("weights_only"):
+            raise UserError(
+                f"config.train.init_optimizer=True, but {train.init_from} holds weights alone, no "
+                "moments; leave it out"
+            )
+        else:
+            trained = checkpoints.restore(step, program.abstract, program.shardings)
+            moments = _restarted(trained.opt_state)
+            state = dataclasses.replace(program.init_around(trained.params), opt_state=moments)
+            said += " and its optimizer's moments"
+    other = differences(program.config.model, source_config(train.init_from).model)
+    return state, said + (f"; now computed otherwise: {', '.join(other)}" if other else "")
+
+
+def _around_weights(
+    checkpoints: Checkpoints | CopiedCheckpoints, step: int, program: Program
+) -> TrainState:
+    """A fresh state around the parameters of a checkpoint."""
+    params = checkpoints.restore_params(step, program.abstract.params, program.shardings.params)
+    return program.init_around(params)
+
+
+def _restarted(opt_state: Any) -> Any:
+    """The optimizer's state with its schedule back at the beginning."""
+    is_schedule = lambda x: isinstance(x, optax.ScaleByScheduleState)
+    return jax.tree.map(
+        lambda x: x._replace(count=jnp.zeros_like(x.count)) if is_schedule(x) else x,
+        opt_state,
+        is_leaf=is_schedule,
+    )
