@@ -16,7 +16,7 @@ from typing import Any
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
 from lmjax.hf import rope
-from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
+from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key, activation_name
 from lmjax.hf.table import Row, dense, norm
 
 BASE: dict[str, Any] = {
@@ -87,6 +87,12 @@ def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
 def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
     """Which layers see all tokens, and both bases of the rotation; also in older files' keys."""
     num_layers = config["num_hidden_layers"]
+    inner, outer = (config.get(f"{name}_activation", "gelu") for name in ("hidden", "classifier"))
+    if inner != outer:
+        raise UserError(
+            f"config.json: hidden_activation={inner!r} and classifier_activation={outer!r} differ, "
+            "which is not supported"
+        )
     every = config.get("global_attn_every_n_layers", 3)
     if config.get("layer_types"):
         wholes = [i for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
@@ -123,7 +129,7 @@ def _write(model: ModelConfig, ids: Ids) -> dict[str, Any]:
         "global_attn_every_n_layers": model.global_every or 1,
         "global_rope_theta": model.rope_theta,
         "local_rope_theta": local_theta,
-        "classifier_activation": model.activation,
+        "classifier_activation": activation_name(model),
         "embedding_dropout": model.dropout,
         "attention_dropout": model.dropout,
     }

@@ -19,7 +19,7 @@ from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
-from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
+from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key, activation_name
 from lmjax.hf.table import Row, dense, norm
 
 DECODER_START = "pad"  # the special token in front of what the decoder reads
@@ -151,7 +151,7 @@ def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
 
 
 def _write(model: ModelConfig, ids: Ids) -> dict[str, Any]:
-    name = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == model.activation)
+    name = activation_name(model)
     if model.mlp_gated:
         name = "gated-gelu" if name == "gelu_new" else f"gated-{name}"
     return {

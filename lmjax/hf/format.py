@@ -31,6 +31,11 @@ ACTIVATIONS = {
 }
 
 
+def activation_name(model: ModelConfig) -> str:
+    """Their name of a model's activation."""
+    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == model.activation)
+
+
 @dataclass(frozen=True)
 class Key:
     """One key of their config.
@@ -116,7 +121,7 @@ class Format:
                 )
         fields = dict(self.base)
         for key in self.keys:
-            value = config.get(key.theirs, key.default)
+            value = config.get(key.theirs, config.get(key.old, key.default))
             if value is _REQUIRED:
                 raise UserError(
                     f"config.json: {key.theirs} of a {self.model_type} model is missing"
@@ -124,7 +129,7 @@ class Format:
             if key.values is not None and key.theirs in config:
                 if value not in key.values:
                     raise UserError(
-                        f"config.json: {name}={value!r} is not supported, only "
+                        f"config.json: {key.theirs}={value!r} is not supported, only "
                         f"{', '.join(map(repr, key.values))} are"
                     )
                 value = key.values[value]

@@ -100,7 +100,8 @@ class Model(nn.Module):
           deterministic: as in `trunk`.
         """
         tokens = Tokens(batch["enc_segment_ids"], batch["enc_positions"])
-        x_BSD = self.encoder_embed(batch["enc_inputs"], tokens.positions, token_VD=self.embed.token)
+        shared_VD = None if self.config.encoder_embeddings else self.embed.token
+        x_BSD = self.encoder_embed(batch["enc_inputs"], tokens.positions, token_VD=shared_VD)
         x_BSD = self._dropped(x_BSD, deterministic)
         index_S = jnp.arange(x_BSD.shape[1])
         bias_1HSS = (
