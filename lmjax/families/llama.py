@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmjax.config import ModelConfig
+from lmjax.errors import UserError
 from lmjax.hf import rope
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
@@ -91,6 +92,11 @@ _THETA = 10_000.0  # of configs that do not say
 
 
 def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
+    if kinds := {*(config.get("layer_types") or ())} - {"full_attention"}:
+        raise UserError(
+            f"config.json: layer_types with {', '.join(map(repr, kinds))} are not supported, only "
+            "'full_attention' is"
+        )
     heads = config["num_attention_heads"]
     return {
         **rope.read(config, _THETA),

@@ -97,10 +97,11 @@ def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
     if config.get("layer_types"):
         wholes = [i for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
         every = wholes[1] if len(wholes) > 1 else max(num_layers, 2)
-        if wholes != list(range(0, num_layers, every)):
+        wanted = list(range(0, len(config["layer_types"]), every))
+        if wholes != wanted or len(config["layer_types"]) != num_layers:
             raise UserError(
-                f"config.json: layer_types with full attention in layers {wholes} is not "
-                "supported; the first and every n-th after it are"
+                f"config.json: layer_types with full attention in layers {wholes} of {num_layers} "
+                "is not supported; the first and every n-th after it are"
             )
     said = config.get("rope_parameters") or {}
     whole, local = (

@@ -9,6 +9,7 @@ stand before the first position.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lmjax.config import ModelConfig
@@ -42,6 +43,9 @@ def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
 _BIAS = "lm_head.bias"
 
 
+_GELU = {"gelu": "gelu"}
+
+
 def _offset(ids: Ids) -> int:
     pad = ids.get("pad")
     return (1 if pad is None else pad) + 1
@@ -65,7 +69,8 @@ FORMATS = (
         model_type="roberta",
         stock_class="RobertaForMaskedLM",
         base=BASE,
-        keys=bert.KEYS,
+        # The activation of its blocks is free, that of its head is not.
+        keys=tuple(replace(k, values=_GELU) if k.ours == "activation" else k for k in bert.KEYS),
         must=bert.MUST,
         rows=_rows,
         embedding="roberta.embeddings.word_embeddings.weight",
