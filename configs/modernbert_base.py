@@ -10,8 +10,8 @@ by the peak it is 0.0125 here, where decay is multiplied by the rate; norms and 
 
 Not here: batches that grow from 768 rows over the first 50B tokens; 250B tokens on rows of 8192 at
 3e-4 before the decay, which theirs does on such rows too; dropout of 0.1 on attention's results
-alone (there is one rate for all, so none). The preset's global layers have the rotations' base of
-that later phase, 160,000; this phase had 10,000 (`--config.model.rope_theta=10000.0`).
+alone (there is one rate for all, so none). The rotations' base is 10,000 in all layers, as in this
+phase; for the later one `--config.model.rope_theta=160000.0`, the preset's, in the global ones.
 `--dry_run` says what that costs on the machine at hand.
 """
 
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "family": "modernbert",
-            "model": {"preset": "base"},
+            "model": {"preset": "base", "rope_theta": 10_000.0},
             "objective": {"name": "mlm", "mask_rate": 0.3},
             "tokenizer": {"vocab_size": 50_368, "model_type": "bpe"},
             "data": {"seq_len": 1024},

@@ -68,6 +68,8 @@ class Published:
 
     def __call__(self, name: str) -> np.ndarray:
         """The tensor with today's name, as it is stored."""
+        if name not in self.files:  # one of `Format.zeros`
+            return np.zeros(next(e.shape for e in self.entries if e.name == name), np.float32)
         return self.tensors(self.files[name])
 
 
@@ -220,7 +222,7 @@ class _Names:
     def _complain(
         self, shapes: Mapping[str, tuple[int, ...]], files: Mapping[str, str], unknown: list[str]
     ) -> None:
-        missing = [name for name in shapes if name not in files]
+        missing = [n for n in shapes if n not in files and n not in self._fmt.zeros]
         if missing:
             raise UserError(
                 f"{self._folder}: {_some(missing)} missing: the weights are not all of a "
@@ -232,7 +234,7 @@ class _Names:
                 "config.json describes it; remove it, or mend config.json"
             )
         for name, shape in shapes.items():
-            if self._tensors.shapes[files[name]] != shape:
+            if name in files and self._tensors.shapes[files[name]] != shape:
                 raise UserError(
                     f"{self._folder}: {files[name]} is {list(self._tensors.shapes[files[name]])}, "
                     f"by config.json it has to be {list(shape)}"

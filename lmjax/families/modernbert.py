@@ -15,6 +15,7 @@ from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
+from lmjax.families.sizes import sized
 from lmjax.hf import rope
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key, activation_name
 from lmjax.hf.table import Row, dense, norm
@@ -43,19 +44,9 @@ BASE: dict[str, Any] = {
 }
 
 
-def _size(hidden_size: int, num_layers: int, num_heads: int, mlp_size: int) -> dict[str, Any]:
-    return {
-        **BASE,
-        "hidden_size": hidden_size,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "mlp_size": mlp_size,
-    }
-
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "base": _size(768, 22, 12, 1152),
-    "large": _size(1024, 28, 16, 2624),
+    "base": sized(BASE, 768, 22, 12, mlp_size=1152),
+    "large": sized(BASE, 1024, 28, 16, mlp_size=2624),
 }
 
 

@@ -73,6 +73,7 @@ class Format:
       same: tensors that only repeat another one, (model) -> {name: of which}.
       unused: tensors of a file that the class does not compute with, in the same form; they are
         kept for the way back.
+      zeros: tensors that a file may leave out, and which are 0 then.
       ignored: regexes of tensors that do not belong to the language model (a pooler, buffers).
       renamed: (regex, replacement) pairs that bring older names to today's.
       prefix: what names of the bare model, without its head, lack.
@@ -93,6 +94,7 @@ class Format:
     write: Callable[[ModelConfig, Ids], dict[str, Any]] = lambda model, ids: {}
     same: Callable[[ModelConfig], Mapping[str, str]] = lambda model: {}
     unused: Callable[[ModelConfig], Mapping[str, str]] = lambda model: {}
+    zeros: Sequence[str] = ()
     ignored: Sequence[str] = ()
     renamed: Sequence[tuple[str, str]] = ()
     prefix: str = ""
@@ -180,8 +182,8 @@ class Format:
                 )
         says, wanted = essence(meant), essence(model)
         for name, value in wanted.items():
-            if says[name] != value:
-                raise self._inexpressible(name, value, says[name])
+            if says.get(name) != value:
+                raise self._inexpressible(name, value, says.get(name))
         return config
 
     def _inexpressible(self, name: str, value: Any, only: Any = None) -> UserError:
@@ -220,7 +222,6 @@ _ALWAYS = (
     "embedding_norm",
     "first_attention_norm",
     "position",
-    "window",
     "qk_norm",
     "token_types",
     "attention_bias",
@@ -256,7 +257,9 @@ def essence(model: ModelConfig) -> dict[str, Any]:
         facts["rope_factor"] = model.rope_factor
         if model.rope_factor != 1:
             facts["rope_original_positions"] = model.rope_original_positions
-    if model.window is not None:
-        facts["global_every"] = model.global_every
+    local = [i for i in range(model.num_layers) if model.is_local(i)]
+    facts["global_every"] = f"layers {local} are local" if local else "all layers are global"
+    if local:
+        facts["window"] = model.window
         facts["rope_local_theta"] = model.rope_local_theta or model.rope_theta
     return facts
