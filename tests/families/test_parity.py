@@ -1,7 +1,6 @@
 """Same weights, same logits; same initial distribution, same first loss: against transformers'
 PyTorch models. Needs the extra [parity]."""
 
-
 import numpy as np
 import ours
 import pytest

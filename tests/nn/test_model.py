@@ -120,6 +120,93 @@ def test_init_standard_deviations():
     assert (blocks[0] != blocks[1]).any()
 
 
+def test_positions_begin_behind_the_offset():
+    plain, moved = cases.config(), cases.config(position_offset=2)
+    tree, data = cases.params(moved), cases.batch(*PACKED)
+    assert tree["embed"]["position"].shape == (34, 32)
+    shorter = {**tree, "embed": {**tree["embed"], "position": tree["embed"]["position"][2:]}}
+    apply = lambda cfg, params: Model(cfg, cases.VOCAB).apply({"params": params}, data)
+    assert (apply(moved, tree) == apply(plain, shorter)).all()
+    data["positions"][0, 15] = 32
+    assert np.isnan(apply(moved, tree)[0, 15]).all()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_frozen_bias_shifts_logits_and_is_not_trained(tied):
+    cfg = cases.config(frozen_logits_bias=True, tie_embeddings=tied)
+    data, bias = cases.batch(*PACKED), jnp.arange(cases.VOCAB, dtype=jnp.float32)
+    tree = dict(cases.params(cfg))
+    assert not tree["head_bias"].any()
+    apply = lambda params: Model(cfg, cases.VOCAB).apply({"params": params}, data)
+    np.testing.assert_allclose(apply(tree | {"head_bias": bias}), apply(tree) + bias, atol=1e-4)
+    grads = jax.grad(lambda params: jnp.sin(apply(params)).sum())(tree | {"head_bias": bias})
+    assert not grads.pop("head_bias").any()
+    assert all(leaf.any() for leaf in jax.tree.leaves(grads))
+
+
+def test_an_encoder_with_a_matrix_of_tokens_of_its_own():
+    fields = {"architecture": "encoder_decoder", "tie_embeddings": False}
+    shared, own = cases.config(**fields), cases.config(**fields, encoder_embeddings=True)
+    data = cases.batch(*PACKED)
+    data |= {f"enc_{name}": array for name, array in cases.batch(*PACKED, seed=1).items()}
+    init = lambda cfg: jax.jit(Model(cfg, cases.VOCAB).init)(jax.random.key(0), data)
+    tree, more = (nn.meta.unbox(init(cfg))["params"] for cfg in (shared, own))
+    assert "token" not in tree["encoder_embed"]
+    assert more["encoder_embed"]["token"].shape == (cases.VOCAB, 32)
+    table = tree["embed"]["token"]
+    both = {**tree, "encoder_embed": {**tree["encoder_embed"], "token": table}}
+    apply = lambda cfg, params: Model(cfg, cases.VOCAB).apply({"params": params}, data)
+    assert (apply(own, both) == apply(shared, tree)).all()
+    grads = jax.grad(lambda params: jnp.sin(apply(own, params)).sum())(both)
+    for side, read in (("embed", "inputs"), ("encoder_embed", "enc_inputs")):
+        rows = np.flatnonzero(grads[side]["token"].any(-1))
+        assert set(rows) == set(data[read].flatten()) - {0}
+
+
+@pytest.mark.parametrize("placement", ["pre", "post"])
+@pytest.mark.parametrize("field", ["attention_bias", "mlp_bias", "norm_bias"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_biases_of_one_kind_alone(field, wanted, placement):
+    cfg = cases.config(use_bias=not wanted, norm_placement=placement, **{field: wanted})
+    plain = cases.config(use_bias=not wanted, norm_placement=placement)
+    names = lambda tree: {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    tree, other = cases.params(cfg), cases.params(plain)
+    differing = names(tree) ^ names(other)
+    block = ["attention/query", "attention/key", "attention/value", "attention/output"]
+    block += ["mlp/up", "mlp/down", "attention_norm", "mlp_norm"]
+    kind = {"attention_bias": block[:4], "mlp_bias": block[4:6], "norm_bias": block[6:]}[field]
+    expected = {f"stack/unit/0/{name}/bias" for name in kind}
+    if field == "norm_bias" and placement == "pre":
+        expected.add("final_norm/bias")
+    assert differing == expected
+    # Biases of 0 are as good as none.
+    full, bare, full_cfg, bare_cfg = tree, other, cfg, plain
+    if not wanted:
+        full, bare, full_cfg, bare_cfg = other, tree, plain, cfg
+    at_zero = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            0 * leaf if jax.tree_util.keystr(path, simple=True, separator="/") in expected else leaf
+        ),
+        full,
+    )
+    smaller = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _at(at_zero, path).reshape(leaf.shape), bare
+    )
+    data = cases.batch(*PACKED)
+    apply = lambda config, params: Model(config, cases.VOCAB).apply({"params": params}, data)
+    np.testing.assert_allclose(apply(full_cfg, at_zero), apply(bare_cfg, smaller), atol=1e-5)
+    assert np.abs(apply(full_cfg, full) - apply(bare_cfg, smaller)).max() > 1e-3
+
+
+def _at(tree, path):
+    for key in path:
+        tree = tree[key.key]
+    return tree
+
+
 def test_dropout():
     cfg = cases.config(dropout=0.3)
     model, data = Model(cfg, cases.VOCAB), cases.batch(*PACKED)
