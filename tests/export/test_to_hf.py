@@ -274,7 +274,7 @@ def test_outputs_and_runs_stay_as_they_are(gpt2, tmp_path):
     [
         ("gpt2", {"norm": "rmsnorm"}, "norm='rmsnorm' .* GPT2LMHeadModel .*, only 'layernorm'"),
         ("gpt2", {"position_offset": 2}, "position_offset=2 .*, only 0"),
-        ("gpt2", {"window": 4}, "window=4"),
+        ("gpt2", {"window": 4}, r"layers \[0, 1\] are local"),
         ("gpt2", {"num_kv_heads": 1}, "num_kv_heads=1 .*, only 2"),
         ("gpt2", {"head_dim": 4}, "head_dim=4 .*, only 8"),
         ("gpt2", {"num_heads": 3, "head_dim": 4}, "GPT2LMHeadModel .* not divisible by num_heads"),
