@@ -65,7 +65,7 @@ OURS = {
     "modernbert": ("modernbert", "base", {"num_heads": 3, "window": 6, "num_layers": 7}),
     "gpt2": ("gpt2", "small", {"num_heads": 3}),
     "gpt2_own_head": ("gpt2", "small", {"num_heads": 6, "tie_embeddings": False}),
-    "bloom": ("bloom", "560m", {"num_heads": 6}),
+    "bloom": ("bloom", "560m", {"num_heads": 6, "mlp_size": None}),
     "llama": (
         "llama",
         "llama3_1b",
@@ -80,13 +80,18 @@ OURS = {
     "t5": ("t5", "base", {"num_heads": 3, "head_dim": 10, "num_encoder_layers": 1}),
     "t5_v1_1": ("t5", "v1_1_base", {"num_heads": 5, "head_dim": 10, "num_encoder_layers": 5}),
     "bart": ("bart", "base", {"num_heads": 6, "num_encoder_layers": 1}),
-    "bart_own_heads": ("bart", "base", {"num_heads": 3, "tie_embeddings": False}),
+    "bart_own_heads": (
+        "bart",
+        "base",
+        {"num_heads": 3, "tie_embeddings": False, "encoder_embeddings": True},
+    ),
 }
+TRAINED = ("bert", "gpt2", "t5")
 _SPECIAL = {"pad": 0, "eos": 1, "unk": 2, "bos": 3, "mask": 4}  # as our tokenizers have them
 
 
-def run_of(path, case, preset, fields):
-    """A workdir as a run leaves it behind after two steps from a fresh start."""
+def run_of(path, case, preset, fields, num_steps):
+    """A workdir as a run leaves it behind after some steps; no parameter is 0 or 1."""
     family, _ = families.FORMATS[case.model_type]
     objective = {"encoder": "mlm", "decoder": "clm"}
     small = {"vocab_size": case.vocab_size, "hidden_size": 36, "num_layers": 2, "mlp_size": 50}
@@ -102,12 +107,16 @@ def run_of(path, case, preset, fields):
     config = setup.resolve(config_lib.from_dict(families.resolve(raw)))
     steps = ours.steps(config)
     with steps.program.context():
-        state = steps.program.init()
-        for seed in range(2):
+        state, rng = steps.program.init(), np.random.default_rng(0)
+        moved = jax.tree.map(
+            lambda leaf: np.float32(leaf + 0.1 * rng.normal(size=leaf.shape)), state.params
+        )
+        state = state.replace(params=jax.device_put(moved, steps.program.shardings.params))
+        for seed in range(num_steps):
             state, metrics = steps(state, training_batch(case, seed), fresh=True)
-        assert np.isfinite(metrics["loss"])
+            assert np.isfinite(metrics["loss"])
     saved = checkpoint.Checkpoints(str(path / "checkpoints"))
-    saved.save(2, state, {"seed": 0})
+    saved.save(num_steps, state, {"seed": 0})
     saved.close()
     (path / "tokenizer").mkdir()
     IdsTokenizer(case.vocab_size, _SPECIAL).save(path / "tokenizer")
@@ -119,7 +128,7 @@ def test_logits_of_our_model_in_their_class(theirs, tmp_path, name):
     model_type, preset, different = OURS[name]
     case = Case(model_type, {"vocab_size": 101})
     (tmp_path / "run").mkdir()
-    run_of(tmp_path / "run", case, preset, different)
+    run_of(tmp_path / "run", case, preset, different, 2 if name in TRAINED else 0)
     folder = ours.exported(tmp_path / "run", tmp_path / "exported")
     fields = batch(case)
     model = theirs.load(folder, case.model_type)

@@ -87,3 +87,14 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     """All tensors of a folder, as they are stored."""
     files = sorted(Path(folder).glob("*.safetensors"))
     return {name: array for file in files for name, array in load_file(file).items()}
+
+
+def loss(model: Any, case: Case, batch: Mapping[str, np.ndarray]) -> torch.Tensor:
+    """Weighted mean of -log p of a batch's targets."""
+    logits = model(**arguments(case, batch)).logits
+    targets, weights = torch.tensor(batch["targets"]).long(), torch.tensor(batch["weights"])
+    if "predict_at" in batch:
+        rows = torch.arange(len(logits))[:, None]
+        logits = logits[rows, torch.tensor(batch["predict_at"]).long()]
+    nats = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
+    return (weights * nats).sum() / weights.sum()
