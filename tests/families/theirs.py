@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +98,27 @@ def loss(model: Any, case: Case, batch: Mapping[str, np.ndarray]) -> torch.Tenso
         logits = logits[rows, torch.tensor(batch["predict_at"]).long()]
     nats = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
     return (weights * nats).sum() / weights.sum()
+
+
+def trained(
+    model: Any,
+    case: Case,
+    batches: Sequence[Mapping[str, np.ndarray]],
+    *,
+    rate: float,
+    betas: tuple[float, float],
+    decay: float,
+) -> list[float]:
+    """Losses of AdamW at a constant rate, gradients clipped to a norm of 1."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=betas, eps=1e-8, weight_decay=decay
+    )
+    losses = []
+    for batch in batches:
+        optimizer.zero_grad()
+        nats = loss(model, case, batch)
+        nats.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(nats.item())
+    return losses
