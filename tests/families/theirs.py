@@ -32,7 +32,7 @@ def make(case: Case, seed: int = 0, **config: Any) -> Any:
     model = stock_class(case.model_type)(given).eval()
     with torch.no_grad():
         if case.own_head:
-            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+            own_head(model)
         moved = [*model.parameters()]
         if case.model_type == "bart":
             moved.append(model.final_logits_bias)
@@ -122,3 +122,26 @@ def trained(
         optimizer.step()
         losses.append(nats.item())
     return losses
+
+
+def count_parameters(config: Mapping[str, Any], tied: bool) -> int:
+    """Parameters of a config.json's class, none of them allocated.
+
+    Args:
+      config: its content.
+      tied: whether the head's matrix is the embedding's; of T5 only the weights say it.
+    """
+    given = dict(config)
+    given = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
+    with torch.device("meta"):
+        model = stock_class(given.model_type)(given)
+        if not tied:
+            own_head(model)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def own_head(model: Any) -> None:
+    """Makes the head's matrix one of its own, where it is the embedding's."""
+    head = model.get_output_embeddings()
+    if head.weight is model.get_input_embeddings().weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
