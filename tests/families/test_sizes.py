@@ -22,8 +22,9 @@ VOCABULARY = {
 
 # Parameters of the released checkpoints, with the head that is trained here: google-bert/bert-*,
 # FacebookAI/roberta-*, answerdotai/ModernBERT-*, openai-community/gpt2*, bigscience/bloom-*,
-# meta-llama/Llama-3.2-1B and Llama-3.1-8B, Qwen/Qwen3-0.6B, allenai/OLMo-2-0425-1B, google-t5/t5-*,
-# google/t5-v1_1-*, facebook/bart-*. `test_numbers_of_their_classes` counts the same in transformers.
+# meta-llama/Llama-3.2-1B and Llama-3.1-8B, Qwen/Qwen3-0.6B, allenai/OLMo-2-0425-1B,
+# google-t5/t5-*, google/t5-v1_1-*, facebook/bart-*. `test_numbers_of_their_classes` counts the
+# same in transformers.
 PUBLISHED = {
     ("bert", "base"): 109_514_298,
     ("bert", "large"): 335_174_458,
