@@ -61,4 +61,5 @@ def tensor(name: str, shape: list[int]) -> np.ndarray:
     """float32 numbers around 0, or around 1 where they scale a norm's result."""
     uniform = np.random.default_rng(zlib.crc32(name.encode())).random(shape)
     is_scale = name.endswith("weight") and len(shape) == 1
-    return (uniform - 0.5 + is_scale).astype(np.float32)
+    width = 2.0 if name == "shared.weight" else 0.6  # T5 scales its logits down
+    return (width * (uniform - 0.5) + is_scale).astype(np.float32)
