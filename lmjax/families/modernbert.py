@@ -85,11 +85,11 @@ def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
             "which is not supported"
         )
     every = config.get("global_attn_every_n_layers", 3)
-    if config.get("layer_types"):
-        wholes = [i for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
-        every = wholes[1] if len(wholes) > 1 else max(num_layers, 2)
-        wanted = list(range(0, len(config["layer_types"]), every))
-        if wholes != wanted or len(config["layer_types"]) != num_layers:
+    if kinds := config.get("layer_types"):
+        wholes = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
+        if wholes != list(range(0, len(kinds), every)):  # the list rules
+            every = wholes[1] if len(wholes) > 1 else max(len(kinds), 2)
+        if wholes != list(range(0, len(kinds), every)) or len(kinds) != num_layers:
             raise UserError(
                 f"config.json: layer_types with full attention in layers {wholes} of {num_layers} "
                 "is not supported; the first and every n-th after it are"
@@ -102,6 +102,8 @@ def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
             ("sliding_attention", config.get("local_rope_theta"), 10_000.0),
         )
     )
+    if whole["rope_factor"] != 1 or local["rope_factor"] != 1:
+        raise UserError("config.json: stretched rotations of a modernbert are not supported")
     if every == 1:
         return whole | {"window": None, "global_every": None, "rope_local_theta": None}
     return whole | {"global_every": every, "rope_local_theta": local["rope_theta"]}
