@@ -345,7 +345,8 @@ def _gather(published: Published, scratch: str, progress: Progress) -> dict[str,
     leaves: dict[str, np.ndarray] = {}
     for number, (path, shape) in enumerate(weights.shapes(published.model).items()):
         file = os.path.join(scratch, str(number))
-        leaves[path] = np.memmap(file, np.float32, "w+", shape=shape)
+        _reserve(file, 4 * math.prod(shape))
+        leaves[path] = np.memmap(file, np.float32, "r+", shape=shape)
     total, done = sum(4 * leaf.size for leaf in leaves.values()), 0
     for entry in published.entries:
         parts = entry.to_ours(published(entry.name))
@@ -355,3 +356,11 @@ def _gather(published: Published, scratch: str, progress: Progress) -> dict[str,
         del parts, part  # before the next tensor is read
         progress(done, total)
     return leaves
+
+
+def _reserve(file: str, nbytes: int) -> None:
+    """A file of zeros that the disk has room for: a full one is an error now, a crash later."""
+    with open(file, "wb") as out:
+        out.truncate(nbytes)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(out.fileno(), 0, nbytes)
