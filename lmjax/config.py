@@ -39,7 +39,9 @@ def free(default: Any, doc: str, **checks: Any) -> Any:
 class Section(pydantic.BaseModel):
     """A frozen group of fields; unknown names and silent type changes are errors."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
 
 
 class ModelConfig(Section):
@@ -98,13 +100,19 @@ class ModelConfig(Section):
         1.0, "rope: long wavelengths are this much longer, as in Llama 3.1", ge=1
     )
     rope_original_positions: int = fixed(
-        8192, "rope_factor: the context before it was stretched; says which wavelengths are long"
+        8192,
+        "rope_factor: the context before it was stretched; says which wavelengths are long",
+        gt=0,
+        lt=2**31,
     )
     rope_local_theta: float | None = fixed(
         None, "rope: base in layers with a window; None: rope_theta", gt=1
     )
     window: int | None = fixed(
-        None, "local attention: only keys within half of this on either side; None: all", gt=1
+        None,
+        "local attention: only keys within half of this on either side; None: all",
+        gt=1,
+        lt=2**31,
     )
     global_every: int | None = fixed(
         None, "window: every n-th layer from the first on sees all keys; None: none does", gt=0

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lmjax import config as config_lib
-from lmjax import families
+from lmjax import families, flops
 from lmjax.config import Config, ModelConfig
 from lmjax.data.progress import Progress
 from lmjax.data.tokenizer import IdsTokenizer
@@ -68,6 +68,8 @@ class Published:
 
     def __call__(self, name: str) -> np.ndarray:
         """The tensor with today's name, as it is stored."""
+        if name not in self.files:  # one of `Format.zeros`
+            return np.zeros(next(e.shape for e in self.entries if e.name == name), np.float32)
         return self.tensors(self.files[name])
 
 
@@ -78,6 +80,7 @@ def check(folder: str) -> Published:
       UserError: no such folder, a model_type or a value of its config that is not supported,
         damaged files, pickles; tensors that are missing, unknown, doubled or of another shape.
     """
+    folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
         raise UserError(f"{folder}: no such folder; give one with config.json and safetensors")
     content, config = _read_config(Path(folder) / "config.json")
@@ -85,18 +88,14 @@ def check(folder: str) -> Published:
     tensors = Tensors(folder)
     if lost := tensors.lost():
         raise UserError(f"{folder}: {_some(lost)} of the index in none of the files")
-    ids = fmt.read_ids(config)
-    said = {"vocab_size": config.get("vocab_size"), **fmt.read_fields(config, ids)}
     names = _Names(fmt, tensors, folder)
-    tied = names.is_tied(config.get("tie_word_embeddings", True) is not False)
-    raw = {"family": family, "model": {**said, "tie_embeddings": tied}}
-    raw["data"] = {"seq_len": _seq_len(said.get("max_positions"))}
-    model = config_lib.from_dict(raw).model
-    if model.vocab_size is None:
-        raise UserError(f"{folder}/config.json: vocab_size is missing")
+    tied = config.get("tie_word_embeddings", True)
+    if not isinstance(tied, bool):
+        raise UserError(f"{folder}/config.json: tie_word_embeddings={tied!r} is neither of two")
+    model, ids = _model(folder, family, fmt, config, names.is_tied(tied))
+    _check_size(folder, model, tensors)
     entries = weights.entries(fmt, model, ids)
     files = names.check(entries, model)
-    tensors.check_types()
     unused = [name for name in fmt.unused(model) if name in files]
     sha256 = hashlib.sha256(content).hexdigest()
     return Published(family, fmt, model, ids, entries, files, tensors, unused, sha256)
@@ -111,18 +110,56 @@ def _read_config(file: Path) -> tuple[bytes, dict[str, Any]]:
         return content, config
     except FileNotFoundError:
         raise UserError(f"{file.parent}: config.json is not there; give a whole folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read ({error}); copy the folder again") from None
 
 
 def _format(folder: str, config: Mapping[str, Any]) -> tuple[str, Format]:
     model_type = config.get("model_type")
-    if model_type not in families.FORMATS:
+    if not isinstance(model_type, str) or model_type not in families.FORMATS:
         raise UserError(
             f"{folder}/config.json: model_type={model_type!r} is not supported; "
             f"{', '.join(families.FORMATS)} are"
         )
     return families.FORMATS[model_type]
+
+
+def _model(
+    folder: str, family: str, fmt: Format, config: Mapping[str, Any], tied: bool
+) -> tuple[ModelConfig, dict[str, int | None]]:
+    """The model that a config describes, and its special ids."""
+    file = Path(folder) / "config.json"
+    try:
+        ids = fmt.read_ids(config)
+        fields = fmt.read_fields(config, ids)
+        fields |= {"tie_embeddings": tied, "vocab_size": config["vocab_size"]}
+        shortest = {"seq_len": 2}  # the recipe is not yet asked about
+        raw = {"family": family, "model": fields, "data": shortest}
+        model = config_lib.from_dict(raw).model
+        if model.vocab_size is None:
+            raise UserError("vocab_size is missing")
+    except UserError as error:
+        raise UserError(f"{file}: {str(error).removeprefix('config.json: ')}") from None
+    except KeyError as error:
+        raise UserError(f"{file}: {error.args[0]} is missing; copy the folder again") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
+        # Anyone's JSON: where a number is used there may be a list.
+        raise UserError(
+            f"{file}: some value is of the wrong kind ({type(error).__name__}: {error}); "
+            "copy the folder again"
+        ) from None
+    return model, ids
+
+
+def _check_size(folder: str, model: ModelConfig, tensors: Tensors) -> None:
+    """Raises UserError if a far larger model is described, whose table alone could take hours."""
+    described = sum(flops.num_params(model).values())
+    stored = sum(math.prod(shape) for shape in tensors.shapes.values())
+    if described > 100 * stored:
+        raise UserError(
+            f"{folder}: config.json describes a model of {described:,} parameters, the weights "
+            f"are {stored:,} numbers; copy the folder again"
+        )
 
 
 class _Names:
@@ -169,6 +206,7 @@ class _Names:
             if name in files:
                 files.setdefault(of, files[name])
         self._complain(shapes, files, unknown)
+        self._tensors.check_types(files.values())
         for name, of in same.items():
             if name in files and not self._tensors.equal(files[name], files[of]):
                 raise UserError(
@@ -184,7 +222,7 @@ class _Names:
     def _complain(
         self, shapes: Mapping[str, tuple[int, ...]], files: Mapping[str, str], unknown: list[str]
     ) -> None:
-        missing = [name for name in shapes if name not in files]
+        missing = [n for n in shapes if n not in files and n not in self._fmt.zeros]
         if missing:
             raise UserError(
                 f"{self._folder}: {_some(missing)} missing: the weights are not all of a "
@@ -196,7 +234,7 @@ class _Names:
                 "config.json describes it; remove it, or mend config.json"
             )
         for name, shape in shapes.items():
-            if self._tensors.shapes[files[name]] != shape:
+            if name in files and self._tensors.shapes[files[name]] != shape:
                 raise UserError(
                     f"{self._folder}: {files[name]} is {list(self._tensors.shapes[files[name]])}, "
                     f"by config.json it has to be {list(shape)}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
+from lmjax.families.sizes import sized
 from lmjax.hf import rope
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key, activation_name
 from lmjax.hf.table import Row, dense, norm
@@ -43,19 +44,9 @@ BASE: dict[str, Any] = {
 }
 
 
-def _size(hidden_size: int, num_layers: int, num_heads: int, mlp_size: int) -> dict[str, Any]:
-    return {
-        **BASE,
-        "hidden_size": hidden_size,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "mlp_size": mlp_size,
-    }
-
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "base": _size(768, 22, 12, 1152),
-    "large": _size(1024, 28, 16, 2624),
+    "base": sized(BASE, 768, 22, 12, mlp_size=1152),
+    "large": sized(BASE, 1024, 28, 16, mlp_size=2624),
 }
 
 
@@ -97,10 +88,11 @@ def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
     if config.get("layer_types"):
         wholes = [i for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
         every = wholes[1] if len(wholes) > 1 else max(num_layers, 2)
-        if wholes != list(range(0, num_layers, every)):
+        wanted = list(range(0, len(config["layer_types"]), every))
+        if wholes != wanted or len(config["layer_types"]) != num_layers:
             raise UserError(
-                f"config.json: layer_types with full attention in layers {wholes} is not "
-                "supported; the first and every n-th after it are"
+                f"config.json: layer_types with full attention in layers {wholes} of {num_layers} "
+                "is not supported; the first and every n-th after it are"
             )
     said = config.get("rope_parameters") or {}
     whole, local = (

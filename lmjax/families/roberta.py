@@ -9,10 +9,12 @@ stand before the first position.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.families import bert
+from lmjax.families.sizes import sized
 from lmjax.hf.format import Format, Ids
 from lmjax.hf.table import Row
 
@@ -24,8 +26,8 @@ BASE: dict[str, Any] = bert.BASE | {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "base": BASE | {"hidden_size": 768, "num_layers": 12, "num_heads": 12},
-    "large": BASE | {"hidden_size": 1024, "num_layers": 24, "num_heads": 16},
+    "base": sized(BASE, 768, 12, 12),
+    "large": sized(BASE, 1024, 24, 16),
 }
 
 
@@ -40,6 +42,9 @@ def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
 
 
 _BIAS = "lm_head.bias"
+
+
+_GELU = {"gelu": "gelu"}
 
 
 def _offset(ids: Ids) -> int:
@@ -65,7 +70,8 @@ FORMATS = (
         model_type="roberta",
         stock_class="RobertaForMaskedLM",
         base=BASE,
-        keys=bert.KEYS,
+        # The activation of its blocks is free, that of its head is not.
+        keys=tuple(replace(k, values=_GELU) if k.ours == "activation" else k for k in bert.KEYS),
         must=bert.MUST,
         rows=_rows,
         embedding="roberta.embeddings.word_embeddings.weight",

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic
+
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
 from lmjax.hf.table import Row
@@ -71,6 +73,7 @@ class Format:
       same: tensors that only repeat another one, (model) -> {name: of which}.
       unused: tensors of a file that the class does not compute with, in the same form; they are
         kept for the way back.
+      zeros: tensors that a file may leave out, and which are 0 then.
       ignored: regexes of tensors that do not belong to the language model (a pooler, buffers).
       renamed: (regex, replacement) pairs that bring older names to today's.
       prefix: what names of the bare model, without its head, lack.
@@ -91,6 +94,7 @@ class Format:
     write: Callable[[ModelConfig, Ids], dict[str, Any]] = lambda model, ids: {}
     same: Callable[[ModelConfig], Mapping[str, str]] = lambda model: {}
     unused: Callable[[ModelConfig], Mapping[str, str]] = lambda model: {}
+    zeros: Sequence[str] = ()
     ignored: Sequence[str] = ()
     renamed: Sequence[tuple[str, str]] = ()
     prefix: str = ""
@@ -102,7 +106,10 @@ class Format:
         ids = {}
         for name, default in self.ids.items():
             value = config.get(f"{name}_token_id", default)
-            ids[name] = value[0] if isinstance(value, list) else value
+            value = value[0] if isinstance(value, list) else value
+            if value is not None and type(value) is not int:
+                raise UserError(f"config.json: {name}_token_id={value!r} is no id")
+            ids[name] = value
         return ids
 
     def read_fields(self, config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
@@ -124,6 +131,8 @@ class Format:
                 raise UserError(
                     f"config.json: {key.theirs} of a {self.model_type} model is missing"
                 )
+            if isinstance(value, (list, dict)):
+                raise UserError(f"config.json: {key.theirs}={value!r} is neither number nor name")
             if key.values is not None and key.theirs in config:
                 if value not in key.values:
                     raise UserError(
@@ -157,10 +166,20 @@ class Format:
             config[key.theirs] = value
         config |= {f"{name}_token_id": ids.get(name) for name in self.ids}
         config |= self.write(model, ids)
-        meant = ModelConfig(
-            **self.read_fields(config, ids)
-            | {"tie_embeddings": model.tie_embeddings, "vocab_size": model.vocab_size}
-        )
+        said = {"tie_embeddings": model.tie_embeddings, "vocab_size": model.vocab_size}
+        try:
+            meant = ModelConfig(**self.read_fields(config, ids) | said)
+        except pydantic.ValidationError as error:  # such as a head's width that no key says
+            raise UserError(
+                f"{self.stock_class} of transformers cannot say this model: "
+                f"{error.errors()[0]['msg']}"
+            ) from None
+        if model.position == "learned":
+            left_out = max(row.skip for row in self.rows(model, ids))
+            if meant.position_offset + left_out != model.position_offset:
+                raise self._inexpressible(
+                    "position_offset", model.position_offset, meant.position_offset
+                )
         says, wanted = essence(meant), essence(model)
         for name, value in wanted.items():
             if says.get(name) != value:

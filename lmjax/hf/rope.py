@@ -17,8 +17,11 @@ def read(config: Mapping[str, Any], default_theta: float) -> dict[str, Any]:
     Raises:
       UserError: a way of stretching other than Llama 3's.
     """
-    said = config.get("rope_parameters") or {}
-    said = {**said, **(config.get("rope_scaling") or {})}
+    said: dict[str, Any] = {}
+    for part in (config.get("rope_parameters") or {}, config.get("rope_scaling") or {}):
+        older = {"rope_type": part["type"]} if "type" in part else {}
+        said |= {**older, **part}
+    said.setdefault("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
     factor, original = _stretching(said, config.get("max_position_embeddings"))
     return {
         "rope_theta": float(said.get("rope_theta") or config.get("rope_theta") or default_theta),
@@ -28,7 +31,7 @@ def read(config: Mapping[str, Any], default_theta: float) -> dict[str, Any]:
 
 
 def _stretching(said: Mapping[str, Any], max_positions: int | None) -> tuple[float, int]:
-    kind = said.get("rope_type") or said.get("type") or "default"
+    kind = said.get("rope_type") or "default"
     if said.get("partial_rotary_factor", 1.0) != 1.0:
         raise UserError("config.json: a rotation of a part of each head is not supported")
     if kind == "default":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +70,9 @@ class Tensors:
         try:
             weight_map = json.loads(file.read_bytes())["weight_map"]
             names = sorted(set(weight_map.values()))
-            outside = [n for n in names if Path(n).name != n]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{file}: damaged ({error}); {_AGAIN}") from None
-        missing = [n for n in names if outside or not (self.folder / n).is_file()]
+            missing = [n for n in names if Path(n).name != n or not (self.folder / n).is_file()]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as why:
+            raise UserError(f"{file}: damaged ({type(why).__name__}: {why}); {_AGAIN}") from None
         if missing:
             raise UserError(f"{file}: {missing[0]}, which it names, is not there; {_AGAIN}")
         self._promised = set(weight_map)
@@ -101,10 +100,10 @@ class Tensors:
         """Names that the index promises and no file has."""
         return sorted((self._promised or set()) - set(self.shapes))
 
-    def check_types(self) -> None:
+    def check_types(self, names: Iterable[str]) -> None:
         """Raises UserError on a tensor whose numbers are of a kind that is no weight here."""
-        for name, kind in self.types.items():
-            if kind not in _READABLE:
+        for name in names:
+            if (kind := self.types[name]) not in _READABLE:
                 raise UserError(
                     f"{self._file_of[name]}: {name} holds {kind} numbers; weights in "
                     "float32, bfloat16 or float16 are read (quantised ones are not)"
@@ -112,6 +111,7 @@ class Tensors:
 
     def __call__(self, name: str) -> np.ndarray:
         """One tensor, as it is stored."""
+        self.check_types([name])
         try:
             return self._open[self._file_of[name]].get_tensor(name)
         except (safetensors.SafetensorError, OSError) as error:
