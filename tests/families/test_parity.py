@@ -1,6 +1,9 @@
 """Same weights, same logits; same initial distribution, same first loss: against transformers'
 PyTorch models. Needs the extra [parity]."""
 
+import json
+
+import jax
 import numpy as np
 import ours
 import pytest
@@ -9,7 +12,10 @@ from safetensors.numpy import load_file, save_file
 
 from lmjax import config as config_lib
 from lmjax import families
+from lmjax.config import ModelConfig
 from lmjax.data.tokenizer import IdsTokenizer
+from lmjax.errors import UserError
+from lmjax.nn.model import Model
 from lmjax.train import checkpoint, setup, workdir
 
 pytestmark = [
