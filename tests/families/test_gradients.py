@@ -24,8 +24,8 @@ def test_gradients(theirs, tmp_path, name):
     model = theirs.make(case)
     expected_loss = theirs.loss(model, case, fields)
     expected_loss.backward()
-    theirs_grads = {
-        name: parameter.grad.numpy()
+    trained = {
+        name: parameter
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if parameter.grad is not None
     }
@@ -42,21 +42,19 @@ def test_gradients(theirs, tmp_path, name):
     got_loss, grads = jax.jit(jax.value_and_grad(mean_loss))(ours.parameters(published))
     assert abs(float(got_loss) - expected_loss.item()) <= 1e-5
     leaves = {path: np.asarray(leaf) for path, leaf in weights.flat(grads).items()}
-    largest = max(np.abs(grad).max() for grad in theirs_grads.values())
-    seen, worst = set(), 0.0
+    largest = max(np.abs(parameter.grad.numpy()).max() for parameter in trained.values())
+    worst = 0.0
     for entry in published.entries:
         got = weights.to_published(entry, leaves)
-        expected = theirs_grads.get(entry.name)
-        if expected is None:  # of a buffer
+        if entry.name not in trained:  # a buffer
             assert entry.name == "final_logits_bias"
             assert not got.any()
             continue
-        seen.add(entry.name)
+        expected = trained[entry.name].grad.numpy()
         scale = max(np.abs(expected).max(), 1e-3 * largest)
         worst = max(worst, np.abs(got - expected).max() / scale)
         assert np.abs(got - expected).max() <= 1e-4 * scale, entry.name
     print(f"largest relative difference of gradients: {worst:.1e}")
     # What is left are other names of the same.
-    left = {id(dict(model.named_parameters(remove_duplicate=False))[n]) for n in theirs_grads}
-    covered = {id(dict(model.named_parameters(remove_duplicate=False))[n]) for n in seen}
-    assert left == covered
+    compared = {id(trained[entry.name]) for entry in published.entries if entry.name in trained}
+    assert compared == {id(parameter) for parameter in trained.values()}
