@@ -56,7 +56,7 @@ class Tokenizer:
 
     @property
     def pieces(self) -> list[tuple[str, float | None]]:
-        """Each id's piece and its score; None for special ids and bytes, which text cannot spell."""
+        """Each id's piece and score; None for special ids and bytes, which text cannot spell."""
         model = self._encoder
         scored = lambda i: not (model.is_control(i) or model.is_unknown(i) or model.is_byte(i))
         return [

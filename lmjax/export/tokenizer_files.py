@@ -26,7 +26,7 @@ from typing import Any
 
 from lmjax import objectives
 from lmjax.config import Config
-from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer
+from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, Tokenizer
 from lmjax.export import tokenizer_check
 from lmjax.export.tokenizer_check import MAIN
 from lmjax.hf import tokenizer_json
@@ -79,34 +79,36 @@ def files(config: Config, tokenizer: AnyTokenizer) -> dict[str, bytes]:
     names = {name: tokenizer.piece(ids[name]) for name in _NAMES[architecture]}
     by_id = {ids[name]: content for name, content in names.items()}
     used = [Special(by_id[i], i, by_id[i] == names.get("mask")) for i in sorted(by_id)]
-    behind = _behind(config, tokenizer.vocab_size)
     main = tokenizer_json.from_sentencepiece(
         tokenizer.pieces,
         tokenizer.config["model_type"],
         tokenizer.unk_id,
-        used + behind,
+        used + _behind(config, tokenizer),
         [names.get(part, part) for part in _FRAMES[architecture]],
     )
-    described = _described(config, names, [token.content for token in behind])
+    described = _described(config, names)
     return {MAIN: main, CONFIG: (json.dumps(described, indent=2) + "\n").encode()}
 
 
-def _behind(config: Config, num_ids: int) -> list[Special]:
+def _sentinels(config: Config) -> list[str]:
+    return [f"<extra_id_{number}>" for number in range(objectives.num_sentinels(config))]
+
+
+def _behind(config: Config, tokenizer: Tokenizer) -> list[Special]:
     """Tokens of the rows behind the tokenizer's own: sentinels, and names for rows between."""
-    num_rows, count = config.model.vocab_size, objectives.num_sentinels(config)
-    if not count:
+    sentinels = _sentinels(config)
+    if not sentinels:
         return []
-    unused = [Special(f"<unused_{i}>", i) for i in range(num_ids, num_rows - count)]
-    first = max(num_ids, num_rows - count)
-    return unused + [
-        Special(f"<extra_id_{num_rows - 1 - i}>", i, takes_space=True)
-        for i in range(first, num_rows)
-    ]
+    sentinel_id = tokenizer.ids(config.model.vocab_size).sentinel
+    first = sentinel_id(len(sentinels) - 1)
+    unused = [Special(f"<unused_{i}>", i) for i in range(tokenizer.vocab_size, first)]
+    named = [Special(name, sentinel_id(k), takes_space=True) for k, name in enumerate(sentinels)]
+    return unused + named[::-1]
 
 
-def _described(config: Config, names: Mapping[str, str], extra: list[str]) -> dict[str, Any]:
+def _described(config: Config, names: Mapping[str, str]) -> dict[str, Any]:
     """tokenizer_config.json, in words that transformers 4 and 5 read alike."""
-    is_decoder = config.model.architecture == "decoder"
+    is_decoder, sentinels = config.model.architecture == "decoder", _sentinels(config)
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.model.max_positions or config.data.seq_len,
@@ -116,5 +118,5 @@ def _described(config: Config, names: Mapping[str, str], extra: list[str]) -> di
         "split_special_tokens": False,
         "model_input_names": ["input_ids", "attention_mask"],
         **{f"{name}_token": content for name, content in names.items()},
-        **({"additional_special_tokens": extra} if extra else {}),
+        **({"additional_special_tokens": sentinels} if sentinels else {}),
     }
