@@ -7,7 +7,7 @@ from lmjax import families
 from lmjax.data import files, tokenizer, tokenizer_training
 from lmjax.train import setup
 
-OBJECTIVES = {"bert": "mlm", "gpt2": "clm", "t5": "span_corruption"}
+OBJECTIVES = {"encoder": "mlm", "decoder": "clm", "encoder_decoder": "span_corruption"}
 KINDS = [("unigram", 600), ("unigram", 2000), ("bpe", 600), ("bpe", 2000)]
 
 
@@ -38,11 +38,12 @@ def make_config():
     """(family, tokenizer, fields of the model) -> resolved config of a small run."""
 
     def make(family, tok, **fields):
+        base = families.FAMILIES[family].BASE
         small = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "mlp_size": 64} | fields
         raw = {
             "family": family,
-            "model": families.FAMILIES[family].PRESETS["tiny"] | {"head_dim": 16} | small,
-            "objective": {"name": OBJECTIVES[family]},
+            "model": base | {"head_dim": 16} | small,
+            "objective": {"name": OBJECTIVES[base["architecture"]]},
             "data": {"seq_len": 64},
         }
         return setup.resolve(config_lib.from_dict(families.resolve(raw)), tok.vocab_size)
