@@ -212,3 +212,15 @@ def test_folders(trained, make_config, tmp_path):
     came.published_files = {"tokenizer.json": b"as it came"}
     assert "as it was imported" in tokenizer_files.write(str(tmp_path), config, came)
     assert (tmp_path / "tokenizer.json").read_bytes() == b"as it came"
+
+
+def test_a_refusal_writes_nothing(trained, make_config, tmp_path, monkeypatch):
+    model = trained("bpe", 600)
+    contents = tokenizer_files.files(make_config("gpt2", model), model)
+    document = json.loads(contents["tokenizer.json"])
+    swapped(document)
+    wrong = json.dumps(document).encode()
+    monkeypatch.setattr(tokenizer_json, "from_sentencepiece", lambda *args: wrong)
+    with pytest.raises(UserError, match="would not be this tokenizer"):
+        tokenizer_files.write(str(tmp_path), make_config("gpt2", model), model)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """Exported folders as users of transformers take them: AutoTokenizer, pipelines, generate. What
 comes out has to be lmjax's. Needs the extra [parity]."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -78,8 +79,13 @@ def logprobs(run, ids, source=None):
 
     batch = fields(ids) | ({} if source is None else fields(source, "enc_"))
     with run.context():
-        logits = jax.jit(run.model.apply)({"params": run.params}, batch)
+        logits = _logits(run.model, run.params, batch)
     return np.asarray(jax.nn.log_softmax(logits[0, : len(ids)]), np.float64)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model, params, batch):
+    return model.apply({"params": params}, batch)
 
 
 def greedy(run, ids, count, source=None):
