@@ -94,7 +94,9 @@ class ModelConfig(Section):
         0, "learned: rows of the table before that of position 0 (RoBERTa, BART: 2)", ge=0
     )
     relative_buckets: int = fixed(32, "distances told apart by a relative bias", ge=4)
-    relative_max_distance: int = fixed(128, "distance from which on all share a bucket", gt=1)
+    relative_max_distance: int = fixed(
+        128, "distance from which on all share a bucket", gt=1, lt=2**31
+    )
     rope_theta: float = fixed(10_000.0, "base of the rotations' wavelengths", gt=1)
     rope_factor: float = fixed(
         1.0, "rope: long wavelengths are this much longer, as in Llama 3.1", ge=1

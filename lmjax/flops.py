@@ -147,7 +147,7 @@ def flops_per_row(model: ModelConfig, row: Lengths) -> Flops:
 
 def _pairs(model: ModelConfig, layer: int, length: int) -> int:
     """Pairs of positions that self-attention of one layer looks at, ends of the row neglected."""
-    return length * (min(length, model.window + 1) if model.is_local(layer) else length)
+    return length * (min(length, 2 * (model.window // 2) + 1) if model.is_local(layer) else length)
 
 
 def flops_per_token(model: ModelConfig, row: Lengths) -> Flops:

@@ -1,18 +1,23 @@
-"""Small folders in the format of Hugging Face transformers, made without it."""
+"""Small folders in the format of Hugging Face transformers, and workdirs, made without either."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+import small_run
 
+from lmjax import config as config_lib
 from lmjax import families
 from lmjax.config import ModelConfig
 from lmjax.data import output
-from lmjax.export import from_hf
+from lmjax.export import from_hf, to_hf
 from lmjax.families import weights
+from lmjax.train import checkpoint, setup, workdir
+from lmjax.train.workdir import RunConfig
 
 VOCAB = 40
+OBJECTIVES = {"decoder": "clm", "encoder": "mlm", "encoder_decoder": "span_corruption"}
 IDS = {"pad": 1, "bos": 2, "eos": 3, "cls": 2, "sep": 3, "decoder_start": 3}
 _SIZE = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "mlp_size": 24, "vocab_size": VOCAB}
 _QWEN3, _OLMO2 = (families.llama.PRESETS[name] for name in ("qwen3_0_6b", "olmo2_1b"))
@@ -63,5 +68,35 @@ def import_folder(folder, workdir, overrides=None):
     with output.new_folder(str(workdir), marker="config.json", log=lambda line: None) as partial:
         read = from_hf.check(str(folder))
         config = from_hf.config_of(read, overrides or {})
-        from_hf.write(read, config, partial, lambda done, total, tokens=None: None)
+        from_hf.write(read, config, partial, lambda *news: None)
     return read
+
+
+def make_run(folder, family, tokenizer, *, saved=True, **fields):
+    """Writes the workdir of a model that was trained here; returns its config and parameters."""
+    raw = {"family": family, "data": {"seq_len": 12}, "model": _SIZE | {"vocab_size": 512} | fields}
+    raw = families.resolve(raw)
+    raw["objective"] = {"name": OBJECTIVES[raw["model"]["architecture"]]}
+    config, rng = setup.resolve(config_lib.from_dict(raw)), np.random.default_rng(0)
+    (Path(folder) / "tokenizer").mkdir(parents=True)
+    tokenizer.save(Path(folder) / "tokenizer")
+    workdir.write(folder, RunConfig(config, None))
+    if not saved:
+        return config, None
+    leaves = {
+        path: rng.normal(size=shape).astype(np.float32)
+        for path, shape in weights.shapes(config.model).items()
+    }
+    checkpoint.save_weights(f"{folder}/checkpoints", weights.nested(leaves), {})
+    return config, leaves
+
+
+def export_folder(path, folder, **options):
+    """What tools/export_hf.py does; returns its one line."""
+    with output.new_folder(str(folder), marker="config.json", log=lambda line: None) as partial:
+        return to_hf.export(str(path), partial, progress=lambda *news: None, **options)
+
+
+def parameters(path, step=0):
+    """Those of a workdir's checkpoint, by path."""
+    return weights.flat(small_run.parameters(Path(path) / "checkpoints" / str(step)))

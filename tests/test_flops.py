@@ -41,6 +41,60 @@ def test_flops_of_t5_base_count_each_side_by_its_own_length():
     assert flops.flops_per_token(model, row).full == expected / 626
 
 
+@pytest.mark.parametrize("window", [2, 5, 6])
+@pytest.mark.parametrize("every", [None, 1, 3])
+def test_flops_of_windows_count_the_pairs_that_are_seen(window, every):
+    fields = {"num_layers": 5, "hidden_size": 16, "num_heads": 2, "vocab_size": 32}
+    local = {"architecture": "encoder", "window": window, "global_every": every}
+    near, whole = ModelConfig(**fields, **local), ModelConfig(**fields, architecture="encoder")
+
+    def saved(length):
+        row = flops.Lengths(length, 0, 0)
+        pair = [flops.flops_per_row(model, row) for model in (whole, near)]
+        assert all(flop.full == flop.causal for flop in pair)
+        return (pair[0].full - pair[1].full) / (12 * 16)
+
+    def hidden(length):  # of a row without ends
+        at = range(length)
+        seen = sum(min(abs(q - k), length - abs(q - k)) <= window // 2 for q in at for k in at)
+        layers = sum(every is None or layer % every > 0 for layer in range(5))
+        return layers * (length**2 - seen)
+
+    for length in (1, 2, 7, 8, 30):
+        assert saved(length) == hidden(length)
+
+
+KNOBS = [
+    {"position_offset": 2},
+    {"position": "alibi", "max_positions": None, "embedding_norm": True},
+    {"window": 4, "global_every": 3, "first_attention_norm": False, "num_layers": 8},
+    {"first_attention_norm": False, "num_layers": 1},
+    {"attention_bias": False},
+    {"mlp_bias": False, "mlp_gated": True},
+    {"norm_bias": False, "qk_norm": "head"},
+    {"use_bias": False, "norm_bias": True, "qk_norm": "all", "num_kv_heads": 1},
+    {"use_bias": False, "attention_bias": True, "norm": "rmsnorm", "norm_bias": True},
+]
+
+
+@pytest.mark.parametrize("knobs", KNOBS)
+@pytest.mark.parametrize("architecture", ["encoder", "decoder", "encoder_decoder"])
+@pytest.mark.parametrize("head", [{"head": "mlm"}, {"frozen_logits_bias": True}])
+def test_parameters_with_every_knob(knobs, architecture, head):
+    fields = {"num_layers": 4, "hidden_size": 16, "num_heads": 2, "vocab_size": 32}
+    both = architecture == "encoder_decoder"
+    more = {"encoder_embeddings": True, "num_encoder_layers": 2} if both else {}
+    model = ModelConfig(**fields | {"architecture": architecture} | head | more | knobs)
+    batch = _batch(1, flops.Lengths(4, 4 * both, 4))
+    tree = jax.eval_shape(Model(model, 32).init, jax.random.key(0), batch)["params"]
+    counted = {"embed": 0, "encoder": 0, "stack": 0, "head": 0}
+    for name, part in tree.items():
+        home = {"final_norm": "stack", "encoder_norm": "encoder", "encoder_embed": "encoder"}
+        home |= {"transform": "head", "head_bias": "head", "projection": "head"}
+        counted[home.get(name, name)] += sum(leaf.size for leaf in jax.tree.leaves(part))
+    assert flops.num_params(model) == {k: v for k, v in counted.items() if v}
+
+
 @pytest.mark.parametrize(
     ("kind", "tera"),
     [

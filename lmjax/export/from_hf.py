@@ -352,5 +352,6 @@ def _gather(published: Published, scratch: str, progress: Progress) -> dict[str,
         for (path, index), part in zip(entry.places, parts, strict=True):
             leaves[path][... if index is None else index] = part
             done += 4 * part.size
+        del parts, part  # before the next tensor is read
         progress(done, total)
     return leaves

@@ -14,6 +14,7 @@ from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
+from lmjax.families.sizes import sized
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
 
@@ -37,8 +38,8 @@ BASE: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "base": BASE | {"hidden_size": 768, "num_layers": 6, "num_heads": 12},
-    "large": BASE | {"hidden_size": 1024, "num_layers": 12, "num_heads": 16},
+    "base": sized(BASE, 768, 6, 12),
+    "large": sized(BASE, 1024, 12, 16),
 }
 
 

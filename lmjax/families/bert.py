@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmjax.config import ModelConfig
+from lmjax.families.sizes import sized
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
 
@@ -35,17 +36,13 @@ BASE: dict[str, Any] = {
 }
 
 
-def _size(hidden_size: int, num_layers: int, num_heads: int) -> dict[str, Any]:
-    return BASE | {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
-
-
 PRESETS: dict[str, dict[str, Any]] = {
     # Ours: learns within minutes on two CPU cores. At this width 0.02 leaves attention near uniform
     # for most of so short a run; width**-0.5 gives activations the spread they have in "large".
-    "tiny": _size(128, 2, 4) | {"init_std": 0.088},
-    "mini": _size(256, 4, 4),  # ours: for comparisons on a CPU
-    "base": _size(768, 12, 12),
-    "large": _size(1024, 24, 16),
+    "tiny": sized(BASE, 128, 2, 4) | {"init_std": 0.088},
+    "mini": sized(BASE, 256, 4, 4),  # ours: for comparisons on a CPU
+    "base": sized(BASE, 768, 12, 12),
+    "large": sized(BASE, 1024, 24, 16),
 }
 
 

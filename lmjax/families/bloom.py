@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmjax.config import ModelConfig
+from lmjax.families.sizes import sized
 from lmjax.hf.format import Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
 
@@ -30,16 +31,12 @@ BASE: dict[str, Any] = {
 }
 
 
-def _size(hidden_size: int, num_layers: int, num_heads: int) -> dict[str, Any]:
-    return BASE | {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
-
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "560m": _size(1024, 24, 16),
-    "1b1": _size(1536, 24, 16),
-    "1b7": _size(2048, 24, 16),
-    "3b": _size(2560, 30, 32),
-    "7b1": _size(4096, 30, 32),
+    "560m": sized(BASE, 1024, 24, 16),
+    "1b1": sized(BASE, 1536, 24, 16),
+    "1b7": sized(BASE, 2048, 24, 16),
+    "3b": sized(BASE, 2560, 30, 32),
+    "7b1": sized(BASE, 4096, 30, 32),
 }
 
 

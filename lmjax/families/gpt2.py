@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmjax.config import ModelConfig
+from lmjax.families.sizes import sized
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
 from lmjax.hf.table import Row, norm
 
@@ -33,17 +34,13 @@ BASE: dict[str, Any] = {
 }
 
 
-def _size(hidden_size: int, num_layers: int, num_heads: int) -> dict[str, Any]:
-    return BASE | {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
-
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": _size(128, 4, 4),  # ours: learns within minutes on two CPU cores
-    "mini": _size(256, 4, 4),  # ours: for comparisons on a CPU
-    "small": _size(768, 12, 12),
-    "medium": _size(1024, 24, 16),
-    "large": _size(1280, 36, 20),
-    "xl": _size(1600, 48, 25),
+    "tiny": sized(BASE, 128, 4, 4),  # ours: learns within minutes on two CPU cores
+    "mini": sized(BASE, 256, 4, 4),  # ours: for comparisons on a CPU
+    "small": sized(BASE, 768, 12, 12),
+    "medium": sized(BASE, 1024, 24, 16),
+    "large": sized(BASE, 1280, 36, 20),
+    "xl": sized(BASE, 1600, 48, 25),
 }
 
 

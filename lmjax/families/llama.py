@@ -17,6 +17,7 @@ from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
+from lmjax.families.sizes import sized
 from lmjax.hf import rope
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
@@ -40,28 +41,15 @@ _QWEN3 = BASE | {"rope_theta": 1_000_000.0, "norm_epsilon": 1e-6, "qk_norm": "he
 _OLMO2 = BASE | {"norm_placement": "post_sublayer", "norm_epsilon": 1e-6, "qk_norm": "all"}
 
 
-def _size(
-    base: dict[str, Any], hidden_size: int, num_layers: int, num_heads: int, mlp_size: int, **more
-) -> dict[str, Any]:
-    return {
-        **base,
-        "hidden_size": hidden_size,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "mlp_size": mlp_size,
-        **more,
-    }
-
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "llama3_1b": _size(
-        BASE, 2048, 16, 32, 8192, num_kv_heads=8, rope_factor=32.0, tie_embeddings=True
+    "llama3_1b": sized(
+        BASE, 2048, 16, 32, mlp_size=8192, num_kv_heads=8, rope_factor=32.0, tie_embeddings=True
     ),
-    "llama3_8b": _size(BASE, 4096, 32, 32, 14_336, num_kv_heads=8, rope_factor=8.0),
-    "qwen3_0_6b": _size(
-        _QWEN3, 1024, 28, 16, 3072, num_kv_heads=8, head_dim=128, tie_embeddings=True
+    "llama3_8b": sized(BASE, 4096, 32, 32, mlp_size=14_336, num_kv_heads=8, rope_factor=8.0),
+    "qwen3_0_6b": sized(
+        _QWEN3, 1024, 28, 16, mlp_size=3072, num_kv_heads=8, head_dim=128, tie_embeddings=True
     ),
-    "olmo2_1b": _size(_OLMO2, 2048, 16, 16, 8192),
+    "olmo2_1b": sized(_OLMO2, 2048, 16, 16, mlp_size=8192),
 }
 
 

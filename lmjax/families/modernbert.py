@@ -15,6 +15,7 @@ from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
+from lmjax.families.sizes import sized
 from lmjax.hf import rope
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key, activation_name
 from lmjax.hf.table import Row, dense, norm
@@ -43,19 +44,9 @@ BASE: dict[str, Any] = {
 }
 
 
-def _size(hidden_size: int, num_layers: int, num_heads: int, mlp_size: int) -> dict[str, Any]:
-    return {
-        **BASE,
-        "hidden_size": hidden_size,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "mlp_size": mlp_size,
-    }
-
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "base": _size(768, 22, 12, 1152),
-    "large": _size(1024, 28, 16, 2624),
+    "base": sized(BASE, 768, 22, 12, mlp_size=1152),
+    "large": sized(BASE, 1024, 28, 16, mlp_size=2624),
 }
 
 
@@ -94,11 +85,11 @@ def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
             "which is not supported"
         )
     every = config.get("global_attn_every_n_layers", 3)
-    if config.get("layer_types"):
-        wholes = [i for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
-        every = wholes[1] if len(wholes) > 1 else max(num_layers, 2)
-        wanted = list(range(0, len(config["layer_types"]), every))
-        if wholes != wanted or len(config["layer_types"]) != num_layers:
+    if kinds := config.get("layer_types"):
+        wholes = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
+        if wholes != list(range(0, len(kinds), every)):  # the list rules
+            every = wholes[1] if len(wholes) > 1 else max(len(kinds), 2)
+        if wholes != list(range(0, len(kinds), every)) or len(kinds) != num_layers:
             raise UserError(
                 f"config.json: layer_types with full attention in layers {wholes} of {num_layers} "
                 "is not supported; the first and every n-th after it are"
@@ -111,6 +102,8 @@ def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
             ("sliding_attention", config.get("local_rope_theta"), 10_000.0),
         )
     )
+    if whole["rope_factor"] != 1 or local["rope_factor"] != 1:
+        raise UserError("config.json: stretched rotations of a modernbert are not supported")
     if every == 1:
         return whole | {"window": None, "global_every": None, "rope_local_theta": None}
     return whole | {"global_every": every, "rope_local_theta": local["rope_theta"]}

@@ -14,6 +14,7 @@ from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.families import bert
+from lmjax.families.sizes import sized
 from lmjax.hf.format import Format, Ids
 from lmjax.hf.table import Row
 
@@ -25,8 +26,8 @@ BASE: dict[str, Any] = bert.BASE | {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "base": BASE | {"hidden_size": 768, "num_layers": 12, "num_heads": 12},
-    "large": BASE | {"hidden_size": 1024, "num_layers": 24, "num_heads": 16},
+    "base": sized(BASE, 768, 12, 12),
+    "large": sized(BASE, 1024, 24, 16),
 }
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from lmjax.config import ModelConfig
 from lmjax.errors import UserError
+from lmjax.families.sizes import sized
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key, activation_name
 from lmjax.hf.table import Row, dense, norm
 
@@ -52,32 +53,19 @@ _V1_1 = BASE | {
 }
 
 
-def _size(
-    base: dict[str, Any], hidden_size: int, num_layers: int, num_heads: int, mlp_size: int, **more
-) -> dict[str, Any]:
-    return {
-        **base,
-        "hidden_size": hidden_size,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "mlp_size": mlp_size,
-        **more,
-    }
-
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": _size(BASE, 128, 2, 4, 512, head_dim=32),  # ours: minutes on two CPU cores
-    "mini": _size(BASE, 256, 4, 4, 1024),  # ours: for comparisons on a CPU
-    "small": _size(BASE, 512, 6, 8, 2048),
-    "base": _size(BASE, 768, 12, 12, 3072),
-    "large": _size(BASE, 1024, 24, 16, 4096),
-    "3b": _size(BASE, 1024, 24, 32, 16_384, head_dim=128),
-    "11b": _size(BASE, 1024, 24, 128, 65_536, head_dim=128),
-    "v1_1_small": _size(_V1_1, 512, 8, 6, 1024),
-    "v1_1_base": _size(_V1_1, 768, 12, 12, 2048),
-    "v1_1_large": _size(_V1_1, 1024, 24, 16, 2816),
-    "v1_1_3b": _size(_V1_1, 2048, 24, 32, 5120),
-    "v1_1_11b": _size(_V1_1, 4096, 24, 64, 10_240),
+    "tiny": sized(BASE, 128, 2, 4, mlp_size=512, head_dim=32),  # ours: minutes on two CPU cores
+    "mini": sized(BASE, 256, 4, 4, mlp_size=1024),  # ours: for comparisons on a CPU
+    "small": sized(BASE, 512, 6, 8, mlp_size=2048),
+    "base": sized(BASE, 768, 12, 12, mlp_size=3072),
+    "large": sized(BASE, 1024, 24, 16, mlp_size=4096),
+    "3b": sized(BASE, 1024, 24, 32, mlp_size=16_384, head_dim=128),
+    "11b": sized(BASE, 1024, 24, 128, mlp_size=65_536, head_dim=128),
+    "v1_1_small": sized(_V1_1, 512, 8, 6, mlp_size=1024),
+    "v1_1_base": sized(_V1_1, 768, 12, 12, mlp_size=2048),
+    "v1_1_large": sized(_V1_1, 1024, 24, 16, mlp_size=2816),
+    "v1_1_3b": sized(_V1_1, 2048, 24, 32, mlp_size=5120),
+    "v1_1_11b": sized(_V1_1, 4096, 24, 64, mlp_size=10_240),
 }
 
 

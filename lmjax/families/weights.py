@@ -8,7 +8,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmjax.config import ModelConfig
@@ -16,7 +15,7 @@ from lmjax.hf import table
 from lmjax.hf.format import Format, Ids
 from lmjax.hf.table import Entry, Place
 from lmjax.nn import stack
-from lmjax.nn.model import Model
+from lmjax.nn.model import Model, smallest_batch
 
 
 def flat(params: Any) -> dict[str, Any]:
@@ -36,11 +35,8 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 def shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by path; nothing is allocated."""
-    ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    batch = dict.fromkeys(("inputs", "segment_ids", "positions"), ids)
-    if model.architecture == "encoder_decoder":
-        batch |= dict.fromkeys(("enc_inputs", "enc_segment_ids", "enc_positions"), ids)
-    tree = jax.eval_shape(Model(model, model.vocab_size).init, jax.random.key(0), batch)
+    init = Model(model, model.vocab_size).init
+    tree = jax.eval_shape(init, jax.random.key(0), smallest_batch(model))
     return {path: leaf.shape for path, leaf in flat(nn.unbox(tree["params"])).items()}
 
 

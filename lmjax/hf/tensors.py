@@ -216,4 +216,5 @@ def write_file(
             if array.shape != tensor.shape:
                 raise ValueError(f"{tensor.name} is {array.shape}, {tensor.shape} was announced")
             np.ascontiguousarray(array, dtype=numpy_type).tofile(out)
+            del array  # before the next one is made
             on_tensor(tensor.nbytes(numpy_type))

@@ -188,3 +188,11 @@ class Model(nn.Module):
             self.config, stack.layout(self.config), batch_size, max_length, self.dtype
         )
         return Cache(layers, Tokens(empty_BS, empty_BS), jnp.int32(0))
+
+
+def smallest_batch(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """The least that a model can be traced with."""
+    names = ["inputs", "segment_ids", "positions"]
+    if config.architecture == "encoder_decoder":
+        names += [f"enc_{name}" for name in names]
+    return dict.fromkeys(names, jax.ShapeDtypeStruct((1, 1), jnp.int32))

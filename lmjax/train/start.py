@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,10 +21,8 @@ from lmjax.data import cache
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import IdsTokenizer, Tokenizer
 from lmjax.errors import UserError
+from lmjax.families import weights
 from lmjax.hf.format import essence
-from lmjax.nn.model import Model
-from lmjax.optim.policy import name_of
-from lmjax.train import state as state_lib
 from lmjax.train import workdir
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.copied_checkpoints import CopiedCheckpoints, reading
@@ -85,7 +82,7 @@ def inherit(config: Config) -> Config:
 
 
 def _check_shapes(model: ModelConfig, source: ModelConfig, path: str) -> None:
-    mine, theirs = _shapes(model), _shapes(source)
+    mine, theirs = weights.shapes(model), weights.shapes(source)
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
             fields = ", ".join(differences(model, source)) or "nothing else"
@@ -94,15 +91,6 @@ def _check_shapes(model: ModelConfig, source: ModelConfig, path: str) -> None:
                 f"{theirs.get(name, 'not there')}, this config's is {mine.get(name, 'not there')}; "
                 f"what differs: {fields}"
             )
-
-
-def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    batch = dict.fromkeys(("inputs", "segment_ids", "positions"), ids)
-    if model.architecture == "encoder_decoder":
-        batch |= {f"enc_{name}": ids for name in batch}
-    named = nn.unbox(state_lib.named_params(Model(model, model.vocab_size), batch))
-    return {name_of(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(named)}
 
 
 def differences(model: ModelConfig, source: ModelConfig) -> list[str]:

@@ -18,7 +18,7 @@ from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer
 from lmjax.errors import UserError
-from lmjax.nn.model import Model
+from lmjax.nn.model import Model, smallest_batch
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
 from lmjax.train import copied_checkpoints, setup, state, workdir
@@ -90,7 +90,7 @@ def load(
     tokenizer = tokenizer_lib.load(paths.join(path, "tokenizer"))
     mesh = mesh_lib.make_mesh(config.mesh, devices)
     model = setup.make_model(config, jnp.dtype(dtype), mesh.devices.flat[0])
-    abstract, shardings = state.abstract_params(model, _batch_spec(config), mesh)
+    abstract, shardings = state.abstract_params(model, smallest_batch(config.model), mesh)
     with copied_checkpoints.reading(paths.join(path, "checkpoints"), step) as (checkpoints, found):
         params = checkpoints.restore_params(found, abstract, shardings)
     return Trained(
@@ -103,14 +103,6 @@ def load(
         mesh,
         rules_lib.batch_sharding(mesh),
     )
-
-
-def _batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """The smallest batch that the model can be traced with."""
-    names = ["inputs", "segment_ids", "positions"]
-    if config.model.architecture == "encoder_decoder":
-        names += [f"enc_{name}" for name in names]
-    return dict.fromkeys(names, jax.ShapeDtypeStruct((1, 1), jnp.int32))
 
 
 def decoder_start_id(config: Config, tokenizer: AnyTokenizer) -> int | None:

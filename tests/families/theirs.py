@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def make(case: Case, seed: int = 0, **config: Any) -> Any:
     model = stock_class(case.model_type)(given).eval()
     with torch.no_grad():
         if case.own_head:
-            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+            own_head(model)
         moved = [*model.parameters()]
         if case.model_type == "bart":
             moved.append(model.final_logits_bias)
@@ -87,3 +87,61 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     """All tensors of a folder, as they are stored."""
     files = sorted(Path(folder).glob("*.safetensors"))
     return {name: array for file in files for name, array in load_file(file).items()}
+
+
+def loss(model: Any, case: Case, batch: Mapping[str, np.ndarray]) -> torch.Tensor:
+    """Weighted mean of -log p of a batch's targets."""
+    logits = model(**arguments(case, batch)).logits
+    targets, weights = torch.tensor(batch["targets"]).long(), torch.tensor(batch["weights"])
+    if "predict_at" in batch:
+        rows = torch.arange(len(logits))[:, None]
+        logits = logits[rows, torch.tensor(batch["predict_at"]).long()]
+    nats = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
+    return (weights * nats).sum() / weights.sum()
+
+
+def trained(
+    model: Any,
+    case: Case,
+    batches: Sequence[Mapping[str, np.ndarray]],
+    *,
+    rate: float,
+    betas: tuple[float, float],
+    decay: float,
+) -> list[float]:
+    """Losses of AdamW at a constant rate, gradients clipped to a norm of 1."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=betas, eps=1e-8, weight_decay=decay
+    )
+    losses = []
+    for batch in batches:
+        optimizer.zero_grad()
+        nats = loss(model, case, batch)
+        nats.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(nats.item())
+    return losses
+
+
+def count_parameters(config: Mapping[str, Any], tied: bool) -> int:
+    """Parameters of a config.json's class, none of them allocated.
+
+    Args:
+      config: its content.
+      tied: whether the head's matrix is the embedding's; of T5 only the weights say it.
+    """
+    given = dict(config)
+    given = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
+    with torch.device("meta"):
+        model = stock_class(given.model_type)(given)
+        if not tied:
+            own_head(model)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def own_head(model: Any) -> None:
+    """Makes the head's matrix one of its own, where it is the embedding's."""
+    head = model.get_output_embeddings()
+    if head.weight is model.get_input_embeddings().weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())

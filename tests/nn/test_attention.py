@@ -1,4 +1,6 @@
-"""Attention by itself: grouped heads, windows, its own gradient."""
+"""Attention by itself: grouped heads, windows, ALiBi, biases, its own gradient."""
+
+import math
 
 import cases
 import jax
@@ -8,6 +10,7 @@ import pytest
 
 from lmjax.nn.attention import AttentionSpec, KeyValues, Tokens, attend
 from lmjax.nn.model import Model
+from lmjax.nn.position import alibi_slopes
 
 KEEP = lambda p: p  # no dropout
 
@@ -79,3 +82,41 @@ def test_a_query_without_keys_is_finite():
     f = lambda q, kv: attend(AttentionSpec(True), q, kv, tokens, nothing, None, KEEP).sum()
     value, grads = jax.value_and_grad(f, argnums=(0, 1))(q, kv)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, grads)))
+
+
+def _published_slopes(n):
+    """`get_slopes` of the authors' code (github.com/ofirpress/attention_with_linear_biases)."""
+    if math.log2(n).is_integer():
+        start = 2 ** (-(2 ** -(math.log2(n) - 3)))
+        return [start * start**i for i in range(n)]
+    below = 2 ** math.floor(math.log2(n))
+    return _published_slopes(below) + _published_slopes(2 * below)[0::2][: n - below]
+
+
+@pytest.mark.parametrize("heads", range(1, 17))
+def test_alibi_slopes_are_the_authors(heads):
+    np.testing.assert_allclose(alibi_slopes(heads), _published_slopes(heads), rtol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
+def test_alibi_is_a_bias_by_distance(causal, heads, kv_heads):
+    q, kv, tokens = _inputs(heads=heads, kv_heads=kv_heads)
+    k, v = (jnp.repeat(a, heads // kv_heads, axis=2) for a in kv)
+    segment, position = (np.asarray(a) for a in tokens)
+    see = segment[:, :, None] == segment[:, None]
+    if causal:
+        see &= position[:, :, None] >= position[:, None]
+    distance = abs(position[:, :, None] - position[:, None])
+    bias = -np.asarray(_published_slopes(heads))[:, None, None] * distance[:, None]
+
+    def dense(q):
+        s = jnp.einsum("bthk,bshk->bhts", q, k) + bias
+        p = jax.nn.softmax(jnp.where(see[:, None], s, -1e9))
+        return jnp.einsum("bhts,bshk->bthk", p, v)
+
+    spec = AttentionSpec(causal, alibi=True)
+    ours = lambda q: attend(spec, q, kv, tokens, tokens, None, KEEP)
+    np.testing.assert_allclose(jax.jit(ours)(q), jax.jit(dense)(q), atol=1e-5)
+    grads = (jax.jit(jax.grad(lambda q, f=f: jnp.sin(f(q)).sum()))(q) for f in (ours, dense))
+    np.testing.assert_allclose(*grads, atol=1e-5)

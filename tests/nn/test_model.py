@@ -1,5 +1,7 @@
 """What the whole model computes: parity with NumPy, no leaks, packing, padding, heads, dtypes."""
 
+import functools
+
 import cases
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from lmjax.families import weights
 from lmjax.nn import heads
 from lmjax.nn.model import Model
 
@@ -118,6 +121,80 @@ def test_init_standard_deviations():
             assert abs(leaf.mean()) < expected / 20, name
     blocks = tree["stack"]["unit"]["0"]["mlp"]["up"]["kernel"]
     assert (blocks[0] != blocks[1]).any()
+
+
+def test_positions_begin_behind_the_offset():
+    plain, moved = cases.config(), cases.config(position_offset=2)
+    tree, data = cases.params(moved), cases.batch(*PACKED)
+    assert tree["embed"]["position"].shape == (34, 32)
+    shorter = {**tree, "embed": {**tree["embed"], "position": tree["embed"]["position"][2:]}}
+    apply = lambda cfg, params: _logits(Model(cfg, cases.VOCAB), params, data)
+    assert (apply(moved, tree) == apply(plain, shorter)).all()
+    data["positions"][0, 15] = 32
+    assert np.isnan(apply(moved, tree)[0, 15]).all()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_frozen_bias_shifts_logits_and_is_not_trained(tied):
+    cfg = cases.config(frozen_logits_bias=True, tie_embeddings=tied)
+    data, bias = cases.batch(*PACKED), jnp.arange(cases.VOCAB, dtype=jnp.float32)
+    tree = dict(cases.params(cfg))
+    assert not tree["head_bias"].any()
+    apply = lambda params: _logits(Model(cfg, cases.VOCAB), params, data)
+    np.testing.assert_allclose(apply(tree | {"head_bias": bias}), apply(tree) + bias, atol=1e-4)
+    loss = lambda params: jnp.sin(apply(params)).sum()
+    grads = jax.jit(jax.grad(loss))(tree | {"head_bias": bias})
+    assert not grads.pop("head_bias").any()
+    assert all(leaf.any() for leaf in jax.tree.leaves(grads))
+
+
+def test_an_encoder_with_a_matrix_of_tokens_of_its_own():
+    fields = {"architecture": "encoder_decoder", "tie_embeddings": False, "num_layers": 1}
+    shared, own = cases.config(**fields), cases.config(**fields, encoder_embeddings=True)
+    data = cases.batch(*PACKED)
+    data |= {f"enc_{name}": array for name, array in cases.batch(*PACKED, seed=1).items()}
+    init = lambda cfg: jax.jit(Model(cfg, cases.VOCAB).init)(jax.random.key(0), data)
+    tree, more = (nn.meta.unbox(init(cfg))["params"] for cfg in (shared, own))
+    assert "token" not in tree["encoder_embed"]
+    assert more["encoder_embed"]["token"].shape == (cases.VOCAB, 32)
+    table = tree["embed"]["token"]
+    both = {**tree, "encoder_embed": {**tree["encoder_embed"], "token": table}}
+    apply = lambda cfg, params: _logits(Model(cfg, cases.VOCAB), params, data)
+    assert (apply(own, both) == apply(shared, tree)).all()
+    grads = jax.jit(jax.grad(lambda params: jnp.sin(apply(own, params)).sum()))(both)
+    for side, read in (("embed", "inputs"), ("encoder_embed", "enc_inputs")):
+        rows = np.flatnonzero(grads[side]["token"].any(-1))
+        assert set(rows) == set(data[read].flatten())  # padding reads padding
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model, params, data):
+    return model.apply({"params": params}, data)
+
+
+@pytest.mark.parametrize("field", ["attention_bias", "mlp_bias", "norm_bias"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_biases_of_one_kind_alone(field, wanted):
+    cfg, plain = (cases.config(use_bias=not wanted, **more) for more in ({field: wanted}, {}))
+    tree, other = (weights.flat(cases.params(c)) for c in (cfg, plain))
+    block = ["attention/query", "attention/key", "attention/value", "attention/output"]
+    block += ["mlp/up", "mlp/down", "attention_norm", "mlp_norm"]
+    kind = {"attention_bias": block[:4], "mlp_bias": block[4:6], "norm_bias": block[6:]}[field]
+    expected = {f"stack/unit/0/{name}/bias" for name in kind}
+    if field == "norm_bias":
+        expected.add("final_norm/bias")
+    assert tree.keys() ^ other.keys() == expected
+    # Biases of 0 are as good as none.
+    full, full_cfg, bare_cfg = (tree, cfg, plain) if wanted else (other, plain, cfg)
+    bare = {path: leaf for path, leaf in full.items() if path not in expected}
+    zeros = bare | {path: jnp.zeros_like(full[path]) for path in expected}
+    data = cases.batch(*PACKED)
+    logits, moved, without = (
+        _logits(Model(config, cases.VOCAB), weights.nested(leaves), data)
+        for config, leaves in ((full_cfg, zeros), (full_cfg, full), (bare_cfg, bare))
+    )
+    np.testing.assert_allclose(logits, without, atol=1e-5)
+    assert np.abs(moved - without).max() > 1e-3
 
 
 def test_dropout():

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lmjax.nn.attention import AttentionSpec, Context, Tokens
+from lmjax import families
+from lmjax.nn.attention import Attention, AttentionSpec, Context, Tokens, visible
 from lmjax.nn.block import Block, BlockSpec
+from lmjax.nn.mlp import MLP
 from lmjax.nn.model import Model
-from lmjax.nn.stack import Layout, Stack, init_caches
+from lmjax.nn.position import Rope
+from lmjax.nn.stack import Layout, Stack, init_caches, layout
 
 LOCAL = BlockSpec(AttentionSpec(causal=False, window=4))
 GLOBAL = BlockSpec(AttentionSpec(causal=True))
@@ -38,13 +41,19 @@ def test_remat_changes_no_gradient(remat, unroll):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def _single_blocks(cfg, tree, x, tokens):
-    """The mixed layout as a plain list of blocks with their own slices of the parameters."""
-    order = [(GLOBAL, tree["prefix_0"])]
-    for n in range(MIXED.num_units):
-        for slot, spec in enumerate(MIXED.unit):
-            order.append((spec, jax.tree.map(lambda a, n=n: a[n], tree["unit"][str(slot)])))
-    for spec, p in [*order, (LOCAL, tree["suffix_0"])]:
+def _written_out(stack):
+    """The blocks of a layout, one by one."""
+    return [*stack.prefix, *(stack.unit * stack.num_units), *stack.suffix]
+
+
+def _single_blocks(cfg, stack, tree, x, tokens):
+    """A layout as a plain list of blocks with their own slices of the parameters."""
+    params = [tree[f"prefix_{i}"] for i in range(len(stack.prefix))]
+    for n in range(stack.num_units):
+        for slot in range(len(stack.unit)):
+            params.append(jax.tree.map(lambda a, n=n: a[n], tree["unit"][str(slot)]))
+    params += [tree[f"suffix_{i}"] for i in range(len(stack.suffix))]
+    for spec, p in zip(_written_out(stack), params, strict=True):
         x, _ = Block(cfg, spec, jnp.float32, True).apply({"params": p}, x, Context(tokens, tokens))
     return x
 
@@ -62,7 +71,7 @@ def test_a_mixed_layout_is_a_list_of_blocks(unroll, remat):
     assert set(tree) == {"prefix_0", "unit", "suffix_0"}
     assert set(tree["unit"]) == {"0", "1", "2"}
     through, _ = stack.apply({"params": tree}, x, Context(tokens, tokens))
-    np.testing.assert_allclose(through, _single_blocks(cfg, tree, x, tokens), atol=1e-5)
+    np.testing.assert_allclose(through, _single_blocks(cfg, MIXED, tree, x, tokens), atol=1e-5)
 
 
 def _decode(model, variables, data, sizes, max_length):
@@ -109,3 +118,69 @@ def test_a_mixed_layout_decodes_too():
         )
         outs.append(out)
     np.testing.assert_allclose(jnp.concatenate(outs, 1), full, atol=1e-5)
+
+
+def _modernbert(num_layers, **fields):
+    small = {"num_layers": num_layers, "hidden_size": 32, "num_heads": 4, "mlp_size": 24}
+    return cases.config(**families.modernbert.BASE | small | fields)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3, 5, 7, 22, 28])
+def test_every_third_layer_sees_all(num_layers):
+    cfg = _modernbert(num_layers)
+    blocks = []
+    for i in range(num_layers):
+        window, theta = (128, 10_000.0) if i % 3 else (None, 160_000.0)
+        spec = AttentionSpec(causal=False, window=window, rope=Rope(theta))
+        blocks.append(BlockSpec(spec, attention_norm=i > 0))
+    stack = layout(cfg)
+    assert _written_out(stack) == blocks
+    assert (len(stack.prefix), stack.num_units) == (1, (num_layers - 1) // 3)
+
+
+@pytest.mark.parametrize("every", [None, 1, 2, 4])
+@pytest.mark.parametrize("first_norm", [True, False])
+def test_other_patterns_and_what_each_layer_sees(every, first_norm):
+    cfg = _modernbert(9, window=5, global_every=every, first_attention_norm=first_norm)
+    data = cases.batch([9, 7], [12])
+    tokens = Tokens(data["segment_ids"], data["positions"])
+    segment, position = tokens
+    same = segment[:, :, None] == segment[:, None]
+    near = abs(position[:, :, None] - position[:, None]) <= 2
+    stack = layout(cfg)
+    assert stack.num_units >= 2
+    for i, block in enumerate(_written_out(stack)):
+        whole = every is not None and i % every == 0
+        assert (visible(block.attention, tokens, tokens) == (same if whole else same & near)).all()
+        assert block.attention_norm == (first_norm or i > 0)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 6])
+def test_a_stack_of_few_layers_is_its_blocks(num_layers):
+    cfg, data = _modernbert(num_layers, window=4), cases.batch([9, 7])
+    tokens = Tokens(data["segment_ids"], data["positions"])
+    x = jax.random.normal(jax.random.key(1), (1, 16, cfg.hidden_size))
+    stack = Stack(cfg, layout(cfg), jnp.float32, "none", 1)
+    context = Context(tokens, tokens)
+    tree = nn.unbox(jax.jit(stack.init)(jax.random.key(0), x, context))["params"]
+    assert "attention_norm" not in tree["prefix_0"]
+    through, _ = stack.apply({"params": tree}, x, context)
+    np.testing.assert_allclose(
+        through, _single_blocks(cfg, layout(cfg), tree, x, tokens), atol=1e-5
+    )
+
+
+def test_the_first_attention_reads_what_is_there():
+    cfg, data = _modernbert(1), cases.batch([9, 7])
+    tokens = Tokens(data["segment_ids"], data["positions"])
+    context = Context(tokens, tokens)
+    x = 3 + jax.random.normal(jax.random.key(1), (1, 16, cfg.hidden_size))
+    (spec,) = layout(cfg).prefix
+    block = Block(cfg, spec, jnp.float32, True)
+    tree = nn.unbox(jax.jit(block.init)(jax.random.key(0), x, context))["params"]
+    assert set(tree) == {"attention", "mlp", "mlp_norm"}
+    attention = Attention(cfg, spec.attention, jnp.float32, True)
+    y = x + attention.apply({"params": tree["attention"]}, x, x, context)[0]
+    normed = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-5)
+    y = y + MLP(cfg, jnp.float32).apply({"params": tree["mlp"]}, normed)
+    np.testing.assert_allclose(block.apply({"params": tree}, x, context)[0], y, atol=1e-4)
