@@ -54,6 +54,16 @@ class Tokenizer:
     def __reduce__(self) -> tuple:
         return Tokenizer, (self._model, self.config)
 
+    @property
+    def pieces(self) -> list[tuple[str, float | None]]:
+        """Each id's piece and score; None for special ids and bytes, which text cannot spell."""
+        model = self._encoder
+        scored = lambda i: not (model.is_control(i) or model.is_unknown(i) or model.is_byte(i))
+        return [
+            (model.id_to_piece(i), model.get_score(i) if scored(i) else None)
+            for i in range(self.vocab_size)
+        ]
+
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the tokenizer's files to an existing local folder."""
         files_lib.write_whole(os.path.join(folder, MODEL_FILE), self._model)
@@ -64,8 +74,9 @@ class Tokenizer:
         """Ids of each text, int32 [length]; no special ids are added.
 
         Texts above 16,384 characters are encoded in parts cut before a space. No piece has a space
-        but at its start, so BPE gives the ids of the whole text (unless a part has no space);
-        unigram, which sums scores in float32, may settle near-ties better on the parts.
+        but at its start, so the ids are those of the whole text, unless a part has no space; a
+        unigram model whose scores `data.scores` has not rounded may settle
+        near-ties better on the parts.
         """
         if all(len(text) <= MAX_PIECE_CHARS for text in texts):
             return self._encoder.encode_as_numpy(list(texts), num_threads=num_threads)

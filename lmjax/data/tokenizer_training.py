@@ -3,7 +3,7 @@
 SentencePiece is told to leave the text alone (`identity`, white space kept, no space added in
 front; Unicode form C is the readers' business) and gets lines, cut to the length it accepts, so
 that a newline is always a byte of its own. Its result depends on the number of threads, which is
-therefore fixed.
+therefore fixed. Scores of a unigram model are rounded (`scores.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import sentencepiece as spm
 
 from lmjax.data import files as files_lib
+from lmjax.data import scores
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.sample import sample_texts
 from lmjax.errors import UserError
@@ -133,4 +134,5 @@ def _train_once(sentences: Sequence[str], vocab_size: int, settings: dict) -> by
         minloglevel=3,  # what goes wrong comes back as an exception
         **settings,
     )
-    return model.getvalue()
+    is_unigram = settings["model_type"] == "unigram"
+    return scores.rounded(model.getvalue()) if is_unigram else model.getvalue()

@@ -19,7 +19,9 @@ from lmjax import families, paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.progress import Progress
+from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.errors import UserError
+from lmjax.export import tokenizer_files
 from lmjax.export.from_hf import UNUSED
 from lmjax.families import weights
 from lmjax.hf import tensors as tensors_lib
@@ -39,6 +41,7 @@ class Exportable:
       fmt: the stock class.
       hf_config, generation_config: contents of the JSON files; None: there is none.
       ids: special ids, by name.
+      tokenizer: of the run.
     """
 
     config: Config
@@ -46,6 +49,7 @@ class Exportable:
     hf_config: dict[str, Any]
     generation_config: dict[str, Any] | None
     ids: dict[str, int | None]
+    tokenizer: AnyTokenizer
 
 
 def describe(path: str, dtype: str) -> Exportable:
@@ -66,7 +70,7 @@ def describe(path: str, dtype: str) -> Exportable:
         names = [f"{name}_token_id" for name in fmt.ids] + ["forced_eos_token_id"]
         said = {name: hf_config[name] for name in names if hf_config.get(name) is not None}
         generation = {"_from_model_config": True, **said}
-    return Exportable(config, fmt, hf_config, generation, ids)
+    return Exportable(config, fmt, hf_config, generation, ids, tokenizer)
 
 
 def _expressed(config: Config, ids: Mapping[str, Any], dtype: str) -> tuple[Format, dict]:
@@ -90,6 +94,7 @@ def export(
     step: int | None = None,
     dtype: str = "float32",
     max_shard_bytes: int = tensors_lib.MAX_SHARD_BYTES,
+    with_tokenizer: bool = True,
 ) -> str:
     """Writes the model of a workdir into an existing, empty local folder.
 
@@ -100,15 +105,20 @@ def export(
       step: of the checkpoint; None: the newest.
       dtype: key of `hf.tensors.DTYPES`.
       max_shard_bytes: of a file.
+      with_tokenizer: whether its tokenizer goes along.
 
     Returns:
       One line on what was written.
 
     Raises:
-      UserError: as `describe`; or there is no such checkpoint.
+      UserError: as `describe`; there is no such checkpoint; or transformers would make another
+        tokenizer of the files.
     """
     path = path if paths.is_remote(path) else os.path.expanduser(path)
     model = describe(path, dtype)
+    told = "without tokenizer"
+    if with_tokenizer:
+        told = tokenizer_files.write(folder, model.config, model.tokenizer)
     with copied_checkpoints.reading(paths.join(path, "checkpoints"), step) as (checkpoints, found):
         tensors = _tensors(model, checkpoints, found, path)
         done, item = 0, tensors_lib.DTYPES[dtype][1]
@@ -129,7 +139,7 @@ def export(
         (Path(folder) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     return (
         f"{model.fmt.stock_class} at step {found}, {total // item.itemsize:,} numbers in {dtype}, "
-        f"{len(files) + len(documents)} files"
+        f"{len(files) + len(documents)} files; {told}"
     )
 
 

@@ -1,0 +1,122 @@
+"""A run's tokenizer -> the files from which transformers' `AutoTokenizer` makes the same.
+
+| architecture | names in tokenizer_config.json | around a text |
+|---|---|---|
+| encoder | pad unk bos eos cls sep mask | `<s>` A `</s>` (B `</s>`), as in rows of masked LM |
+| encoder_decoder | pad unk eos, `<extra_id_0>` ... | A `</s>` (B `</s>`) |
+| decoder | pad unk, bos and eos are `</s>` | nothing |
+
+A decoder's text gets nothing, as when lmjax scores it: in training a document follows on the end of
+the one before, so an end behind a prompt would begin another document. A decoder pads on the left,
+because what is generated follows on the right end of each row; the others on the right, as in
+training. A name that an architecture does not use stays text.
+
+**Text that spells a special token** is that token to transformers: "<mask>" is how one asks what
+the mask hides. White space in front of a mask or sentinel belongs to it, because the piece that it
+hides begins with its space. With `split_special_tokens=True` such text is text, and its ids are
+lmjax's, which never makes a special id from text; the default is false.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmjax import objectives
+from lmjax.config import Config
+from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, Tokenizer
+from lmjax.export import tokenizer_check
+from lmjax.export.tokenizer_check import MAIN
+from lmjax.hf import tokenizer_json
+from lmjax.hf.tokenizer_json import TEXT, Special
+from lmjax.train import trained
+
+CONFIG = "tokenizer_config.json"
+
+_NAMES = {
+    "encoder": ("pad", "unk", "bos", "eos", "cls", "sep", "mask"),
+    "encoder_decoder": ("pad", "unk", "eos"),
+    "decoder": ("pad", "unk", "bos", "eos"),
+}
+_FRAMES = {"encoder": ("bos", TEXT, "eos"), "encoder_decoder": (TEXT, "eos"), "decoder": (TEXT,)}
+
+
+def write(folder: str, config: Config, tokenizer: AnyTokenizer) -> str:
+    """Writes the files to an existing folder; returns what is to be said of them.
+
+    Raises:
+      UserError: what transformers would make of them is not the tokenizer.
+    """
+    contents = files(config, tokenizer)
+    if not contents:
+        return "without tokenizer (the model was imported without one: it takes ids)"
+    said = f"{MAIN} as it was imported"
+    if not hasattr(tokenizer, "published_files"):
+        texts, source = tokenizer_check.sample(config, tokenizer)
+        num_texts = tokenizer_check.check(contents, tokenizer, texts)
+        said = f"{MAIN} gives the same ids for {num_texts:,} texts of {source}"
+    for name, content in contents.items():
+        (Path(folder) / name).write_bytes(content)
+    return said
+
+
+def files(config: Config, tokenizer: AnyTokenizer) -> dict[str, bytes]:
+    """The tokenizer's files by name; none where the tokenizer is unknown.
+
+    Those of a tokenizer that came with an imported model are returned as they came.
+
+    Raises:
+      UserError: the tokenizer is of a kind that has no such files.
+    """
+    if isinstance(tokenizer, IdsTokenizer):
+        return {}
+    published: Mapping[str, bytes] | None = getattr(tokenizer, "published_files", None)
+    if published is not None:
+        return dict(published)
+    architecture, ids = config.model.architecture, trained.special_ids(config, tokenizer)
+    names = {name: tokenizer.piece(ids[name]) for name in _NAMES[architecture]}
+    by_id = {ids[name]: content for name, content in names.items()}
+    used = [Special(by_id[i], i, by_id[i] == names.get("mask")) for i in sorted(by_id)]
+    main = tokenizer_json.from_sentencepiece(
+        tokenizer.pieces,
+        tokenizer.config["model_type"],
+        tokenizer.unk_id,
+        used + _behind(config, tokenizer),
+        [names.get(part, part) for part in _FRAMES[architecture]],
+    )
+    described = _described(config, names)
+    return {MAIN: main, CONFIG: (json.dumps(described, indent=2) + "\n").encode()}
+
+
+def _sentinels(config: Config) -> list[str]:
+    return [f"<extra_id_{number}>" for number in range(objectives.num_sentinels(config))]
+
+
+def _behind(config: Config, tokenizer: Tokenizer) -> list[Special]:
+    """Tokens of the rows behind the tokenizer's own: sentinels, and names for rows between."""
+    sentinels = _sentinels(config)
+    if not sentinels:
+        return []
+    sentinel_id = tokenizer.ids(config.model.vocab_size).sentinel
+    first = sentinel_id(len(sentinels) - 1)
+    unused = [Special(f"<unused_{i}>", i) for i in range(tokenizer.vocab_size, first)]
+    named = [Special(name, sentinel_id(k), takes_space=True) for k, name in enumerate(sentinels)]
+    return unused + named[::-1]
+
+
+def _described(config: Config, names: Mapping[str, str]) -> dict[str, Any]:
+    """tokenizer_config.json, in words that transformers 4 and 5 read alike."""
+    is_decoder, sentinels = config.model.architecture == "decoder", _sentinels(config)
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": config.model.max_positions or config.data.seq_len,
+        "padding_side": "left" if is_decoder else "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **{f"{name}_token": content for name, content in names.items()},
+        **({"additional_special_tokens": sentinels} if sentinels else {}),
+    }

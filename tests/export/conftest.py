@@ -1,0 +1,51 @@
+"""Small tokenizers of both kinds, and configs of the three architectures around them."""
+
+import pytest
+
+from lmjax import config as config_lib
+from lmjax import families
+from lmjax.data import files, tokenizer, tokenizer_training
+from lmjax.train import setup
+
+OBJECTIVES = {"encoder": "mlm", "decoder": "clm", "encoder_decoder": "span_corruption"}
+KINDS = [("unigram", 600), ("unigram", 2000), ("bpe", 600), ("bpe", 2000)]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """(kind, number of ids) -> tokenizer."""
+    known = {}
+
+    def of(kind, size):
+        if (kind, size) not in known:
+            folder = tmp_path_factory.mktemp("tokenizer")
+            text = files.find_files("bundled:corpus_small")
+            more = {"vocab_size": size, "model_type": kind, "sample_bytes": 200_000}
+            tokenizer_training.train(text, folder, **more)
+            known[kind, size] = tokenizer.load(folder)
+        return known[kind, size]
+
+    return of
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1]}")
+def any_tokenizer(request, trained):
+    return trained(*request.param)
+
+
+@pytest.fixture
+def make_config():
+    """(family, tokenizer, fields of the model) -> resolved config of a small run."""
+
+    def make(family, tok, **fields):
+        base = families.FAMILIES[family].BASE
+        small = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "mlp_size": 64} | fields
+        raw = {
+            "family": family,
+            "model": base | {"head_dim": 16} | small,
+            "objective": {"name": OBJECTIVES[base["architecture"]]},
+            "data": {"seq_len": 64},
+        }
+        return setup.resolve(config_lib.from_dict(families.resolve(raw)), tok.vocab_size)
+
+    return make
