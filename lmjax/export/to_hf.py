@@ -20,7 +20,10 @@ from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.progress import Progress
 from lmjax.errors import UserError
+from lmjax.export import card, sums
+from lmjax.export import facts as facts_lib
 from lmjax.export.from_hf import UNUSED
+from lmjax.export.sections import Subject
 from lmjax.families import weights
 from lmjax.hf import tensors as tensors_lib
 from lmjax.hf.format import Format
@@ -90,6 +93,8 @@ def export(
     step: int | None = None,
     dtype: str = "float32",
     max_shard_bytes: int = tensors_lib.MAX_SHARD_BYTES,
+    repo: str | None = None,
+    license: str | None = None,
 ) -> str:
     """Writes the model of a workdir into an existing, empty local folder.
 
@@ -100,6 +105,8 @@ def export(
       step: of the checkpoint; None: the newest.
       dtype: key of `hf.tensors.DTYPES`.
       max_shard_bytes: of a file.
+      repo: OWNER/NAME that the model will have on the Hub, for its card.
+      license: the Hub's identifier of one, for its card.
 
     Returns:
       One line on what was written.
@@ -110,7 +117,7 @@ def export(
     path = path if paths.is_remote(path) else os.path.expanduser(path)
     model = describe(path, dtype)
     with copied_checkpoints.reading(paths.join(path, "checkpoints"), step) as (checkpoints, found):
-        tensors = _tensors(model, checkpoints, found, path)
+        tensors, meta = _tensors(model, checkpoints, found, path), checkpoints.meta(found)
         done, item = 0, tensors_lib.DTYPES[dtype][1]
         total = sum(tensor.nbytes(item) for tensor in tensors)
 
@@ -119,7 +126,7 @@ def export(
             done += nbytes
             progress(done, total)
 
-        files = tensors_lib.write(
+        tensors_lib.write(
             folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
         )
     documents = {"config.json": model.hf_config}
@@ -127,9 +134,14 @@ def export(
         documents["generation_config.json"] = model.generation_config
     for name, content in documents.items():
         (Path(folder) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    facts = facts_lib.gather(path, found, meta)
+    lacks = card.write(Subject(facts, model.fmt, model.ids, dtype, repo, license), folder)
+    sums.write(folder)
     return (
         f"{model.fmt.stock_class} at step {found}, {total // item.itemsize:,} numbers in {dtype}, "
-        f"{len(files) + len(documents)} files"
+        f"{len(paths.files_below(folder))} files"
+        + f"; its card lacks {' and '.join(lacks)}"
+        * bool(lacks)
     )
 
 
