@@ -11,6 +11,7 @@ for one tensor is enough. A repository on the Hub is made where there is none: p
 
 import functools
 import os
+import re
 import tempfile
 
 from absl import flags
@@ -24,6 +25,11 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder or URL to write.")
 _STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default: the newest.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Type of the weights.")
 _LICENSE = flags.DEFINE_string("license", None, "For the card: the Hub's identifier of a licence.")
+flags.register_validator(
+    "license",
+    lambda value: value is None or re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,39}", value),
+    "write the Hub's identifier, such as apache-2.0, mit, cc-by-4.0 or other",
+)
 _PUSH = flags.DEFINE_string("push_to_hub", None, "OWNER/NAME to upload the folder to.")
 _PRIVATE = flags.DEFINE_bool(
     "private", True, "A repository that is made is seen by its owner only."
@@ -71,7 +77,7 @@ def _export(folder: str) -> None:
             license=_LICENSE.value,
             progress=show,
         )
-    log(f"{folder}: {summary}")
+    log(f"{_OUTPUT.value or _PUSH.value}: {summary}")
 
 
 def _push(folder: str) -> None:

@@ -23,8 +23,11 @@ def draw(rows: Sequence[dict[str, Any]], folder: str | os.PathLike) -> bool:
     axes = figure.add_subplot(facecolor="white")
     train = [row for row in rows if row["split"] == "train"]
     held_out = [row for row in rows if row["split"] == "eval"]
-    axes.plot(*_points(train), color="#8fb8de", linewidth=1.5, label="train", marker=_mark(train))
-    axes.plot(*_points(held_out), color="#c03a2b", linewidth=1.5, label="held-out", marker="o")
+    if train:
+        mark = "o" if len(train) == 1 else ""  # a line of one point would not be seen
+        axes.plot(*_points(train), color="#8fb8de", linewidth=1.5, label="train", marker=mark)
+    if held_out:
+        axes.plot(*_points(held_out), color="#c03a2b", linewidth=1.5, label="held-out", marker="o")
     unigram = (held_out or train)[-1]["unigram_loss"]
     axes.axhline(unigram, color="#555555", linewidth=1, linestyle="--", label="unigram baseline")
     axes.set_xlabel("step")
@@ -38,8 +41,3 @@ def draw(rows: Sequence[dict[str, Any]], folder: str | os.PathLike) -> bool:
 
 def _points(rows: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:
     return [row["step"] for row in rows], [row["loss"] for row in rows]
-
-
-def _mark(rows: Sequence[dict[str, Any]]) -> str:
-    """A line of one point would not be seen."""
-    return "o" if len(rows) == 1 else ""

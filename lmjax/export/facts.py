@@ -114,7 +114,7 @@ def gather(path: str, step: int, meta: dict[str, Any]) -> Facts:
 
 def base_names(path: str) -> list[str]:
     """What a path names, without the machine's folders: the last part of each of its parts."""
-    parts = [part.strip() for part in path.split(",") if part.strip()]
+    parts = [part.strip() for part in path.split(",")]
     return [os.path.basename(part.rstrip("/")) or part for part in parts]
 
 

@@ -105,6 +105,7 @@ def use(subject: Subject) -> str:
         name,
         subject.ids,
         has_tokenizer=subject.has_tokenizer,
+        fills_spans=architecture == "encoder_decoder" and subject.facts.is_trained,
     )
     without = "" if subject.has_tokenizer else " The folder holds no tokenizer: it takes ids."
     return (

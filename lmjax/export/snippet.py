@@ -62,6 +62,24 @@ model(input_ids, labels=labels).loss.backward()  # fine-tuning to text-to-text
 }
 
 
+# The same for filling spans, where lmjax has trained it with its own sentinels.
+_SPANS = (
+    """\
+sentinel = model.config.vocab_size - 1  # of the first hidden span; that of the next is one less
+before, after = (tokenizer(t, add_special_tokens=False).input_ids for t in ("It is", "today."))
+input_ids = torch.tensor([[*before, sentinel, *after, tokenizer.eos_token_id]])
+print(tokenizer.decode(model.generate(input_ids, max_new_tokens=20)[0]))  # fill the span
+
+""",
+    """\
+sentinel = model.config.vocab_size - 1  # of the first hidden span; that of the next is one less
+input_ids = torch.tensor([[7, sentinel, 8, {eos}]])
+print(model.generate(input_ids, max_new_tokens=20)[0])  # fill the span
+
+""",
+)
+
+
 def snippet(
     architecture: str,
     stock_class: str,
@@ -69,6 +87,7 @@ def snippet(
     ids: Mapping[str, int | None],
     *,
     has_tokenizer: bool,
+    fills_spans: bool,
 ) -> str:
     """Code that loads and uses the model.
 
@@ -78,15 +97,15 @@ def snippet(
       name: what `from_pretrained` gets.
       ids: special ids, by name.
       has_tokenizer: whether its files are in the folder.
+      fills_spans: whether it was trained by span corruption here.
     """
+    which = 0 if has_tokenizer else 1
+    text = _SPANS[which] * fills_spans + _USE[architecture][which]
     classes = f"AutoTokenizer, {stock_class}" if has_tokenizer else stock_class
     head = _HEAD.format(classes=classes, stock_class=stock_class, name=name)
     if has_tokenizer:
-        return (
-            f'{head}tokenizer = AutoTokenizer.from_pretrained("{name}")\n\n'
-            + (_USE[architecture][0])
-        )
-    return f"{head}\n{_USE[architecture][1].format(ids=_example(architecture, ids))}"
+        return f'{head}tokenizer = AutoTokenizer.from_pretrained("{name}")\n\n{text}'
+    return f"{head}\n{text.format(ids=_example(architecture, ids), eos=ids.get('eos'))}"
 
 
 def _example(architecture: str, ids: Mapping[str, int | None]) -> list[int]:
