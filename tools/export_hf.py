@@ -41,24 +41,35 @@ log = functools.partial(print, flush=True)
 
 def main() -> None:
     """Exports the model, says what it is to transformers, and uploads it where that is asked."""
-    from lmjax.export import hub
-
     if _OUTPUT.value is None and _PUSH.value is None:
-        raise UserError("nowhere to write to; give --output=FOLDER, --push_to_hub=OWNER/NAME, both")
+        raise UserError(
+            "nowhere to write to; give --output=FOLDER, --push_to_hub=OWNER/NAME, or both"
+        )
     if _PUSH.value is None:
         _export(_OUTPUT.value)
+    else:
+        _export_and_push(_OUTPUT.value, _PUSH.value)
+
+
+def _export_and_push(folder: str | None, repo: str) -> None:
+    from lmjax.export import hub
+
+    hub.check_name(repo)
+    if folder is None:
+        hub.check_token()  # without it all would be for nothing
+        with tempfile.TemporaryDirectory(prefix="lmjax_export_") as temporary:
+            folder = os.path.join(temporary, "model")
+            _export(folder)
+            _push(folder, repo)
         return
-    hub.check_name(_PUSH.value)
-    if _OUTPUT.value is not None:
-        if paths.is_remote(_OUTPUT.value):
-            raise UserError("--push_to_hub uploads a local folder; give a local --output, or none")
-        _export(_OUTPUT.value)
-        _push(_OUTPUT.value)
-        return
-    hub.check_token()  # without it all would be for nothing
-    with tempfile.TemporaryDirectory(prefix="lmjax_export_") as folder:
-        _export(os.path.join(folder, "model"))
-        _push(os.path.join(folder, "model"))
+    if paths.is_remote(folder):
+        raise UserError("--push_to_hub uploads a local folder; give a local --output, or none")
+    _export(folder)
+    try:
+        _push(folder, repo)
+    except UserError as error:
+        again = f"hf upload {repo} {folder}"
+        raise UserError(f"{error}. The exported folder stays; `{again}` uploads it") from None
 
 
 def _export(folder: str) -> None:
@@ -80,10 +91,10 @@ def _export(folder: str) -> None:
     log(f"{_OUTPUT.value or _PUSH.value}: {summary}")
 
 
-def _push(folder: str) -> None:
+def _push(folder: str, repo: str) -> None:
     from lmjax.export import hub
 
-    url = hub.push(os.path.expanduser(folder), _PUSH.value, private=_PRIVATE.value)
+    url = hub.push(os.path.expanduser(folder), repo, private=_PRIVATE.value)
     seen = "private" if _PRIVATE.value else "public"
     log(f"{url}: uploaded; a new repository is {seen}, one that was there stays as it was")
 

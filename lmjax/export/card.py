@@ -91,7 +91,7 @@ def _results(subject: Subject) -> list[EvalResult]:
     facts, config = subject.facts, subject.facts.config
     row = facts.last("eval") or {}
     path = config.data.eval_path or config.data.path
-    text = plain(", ".join(base_names(path)).removeprefix(BUNDLED))
+    text = plain(base_names(path).removeprefix(BUNDLED))
     return [
         EvalResult(
             task_type=PIPELINES[config.model.architecture],

@@ -14,6 +14,7 @@ from lmjax import paths
 from lmjax.config import Config
 from lmjax.data import store
 from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.files import BUNDLED
 from lmjax.errors import UserError
 from lmjax.train import metrics, workdir
 from lmjax.train.workdir import RunConfig
@@ -97,7 +98,7 @@ def gather(path: str, step: int, meta: dict[str, Any]) -> Facts:
     hashes = [meta.get("data_sha256"), meta.get("eval_data_sha256")]
     train, held_out = (_manifest(run.config, sha256) for sha256 in hashes)
     split = "eval" if hashes[0] == hashes[1] else "train"  # of `data.eval_path` all is held out
-    name = os.path.basename((path if paths.is_remote(path) else os.path.abspath(path)).rstrip("/"))
+    name = base_name(path if paths.is_remote(path) else os.path.abspath(path))
     return Facts(
         name=name,
         run=run,
@@ -112,10 +113,14 @@ def gather(path: str, step: int, meta: dict[str, Any]) -> Facts:
     )
 
 
-def base_names(path: str) -> list[str]:
-    """What a path names, without the machine's folders: the last part of each of its parts."""
-    parts = [part.strip() for part in path.split(",")]
-    return [os.path.basename(part.rstrip("/")) or part for part in parts]
+def base_name(path: str) -> str:
+    """The last part of a path, without the machine's folders."""
+    return os.path.basename(path.rstrip("/")) or path
+
+
+def base_names(path: str) -> str:
+    """The same for a path of text, which may be several with commas between them."""
+    return ",".join(base_name(part.strip()) for part in path.split(","))
 
 
 def _manifest(config: Config, sha256: str | None) -> dict[str, Any] | None:
@@ -135,6 +140,8 @@ def _manifest(config: Config, sha256: str | None) -> dict[str, Any] | None:
 
 def _ledger(path: str) -> dict[str, int]:
     """All whole numbers of a ledger in the folder of the text or store, or beside it."""
+    if paths.is_remote(path) or path.startswith(BUNDLED):
+        return {}
     path = os.path.expanduser(path)
     for folder in (path, os.path.dirname(path)):
         file = Path(folder) / LEDGER

@@ -10,7 +10,7 @@ from pathlib import Path
 from lmjax import config as config_lib
 from lmjax.config import Config, DataConfig
 from lmjax.data.files import BUNDLED
-from lmjax.export.facts import base_names
+from lmjax.export.facts import base_name, base_names
 from lmjax.train import workdir
 from lmjax.train.workdir import RunConfig
 
@@ -29,8 +29,8 @@ def public(run: RunConfig) -> RunConfig:
     """The run with base names in place of paths, and without its changes on the way."""
     changes = {"data.cache_dir": DataConfig().cache_dir}
     for name, value in _places(run.config).items():
-        changes[name] = ",".join(base_names(value))
-    source = run.source and {**run.source, "file": base_names(run.source["file"])[0]}
+        changes[name] = (base_names if name.startswith("data.") else base_name)(value)
+    source = run.source and {**run.source, "file": base_name(run.source["file"])}
     config = config_lib.replace(run.config, changes)
     return dataclasses.replace(run, config=config, source=source, changes=[])
 

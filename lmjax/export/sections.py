@@ -9,7 +9,7 @@ from typing import Any
 from lmjax import flops
 from lmjax.data.files import BUNDLED
 from lmjax.export import curve, recipe, sums
-from lmjax.export.facts import Facts, base_names
+from lmjax.export.facts import Facts, base_name, base_names
 from lmjax.export.markdown import code, shown, table
 from lmjax.export.snippet import snippet
 from lmjax.hf.format import Format
@@ -90,7 +90,7 @@ def _origin(facts: Facts) -> str:
         return f"Training went on from {what}; what that was trained on, its files do not say."
     if init_from:
         moments = " and its optimizer's moments" * facts.config.train.init_optimizer
-        name = shown(base_names(init_from)[0])
+        name = shown(base_name(init_from))
         return f"Training began with the weights{moments} of another run, {name}."
     return "Training began with random weights."
 
@@ -204,7 +204,7 @@ def data(subject: Subject) -> str:
 
 
 def _names(path: str) -> str:
-    return shown(", ".join(base_names(path)).removeprefix(BUNDLED))
+    return shown(base_names(path).removeprefix(BUNDLED))
 
 
 def _amount(split: Mapping[str, Any]) -> str:

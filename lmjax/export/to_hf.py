@@ -117,32 +117,43 @@ def export(
     path = path if paths.is_remote(path) else os.path.expanduser(path)
     model = describe(path, dtype)
     with copied_checkpoints.reading(paths.join(path, "checkpoints"), step) as (checkpoints, found):
-        tensors, meta = _tensors(model, checkpoints, found, path), checkpoints.meta(found)
-        done, item = 0, tensors_lib.DTYPES[dtype][1]
-        total = sum(tensor.nbytes(item) for tensor in tensors)
+        facts = facts_lib.gather(path, found, checkpoints.meta(found))
+        tensors = _tensors(model, checkpoints, found, path)
+        numbers = _write_weights(folder, tensors, dtype, max_shard_bytes, progress)
+    _write_configs(folder, model)
+    lacks = card.write(Subject(facts, model.fmt, model.ids, dtype, repo, license), folder)
+    sums.write(folder)
+    missing = f"; its card lacks {' and '.join(lacks)}" if lacks else ""
+    return (
+        f"{model.fmt.stock_class} at step {found}, {numbers:,} numbers in {dtype}, "
+        f"{len(paths.files_below(folder))} files{missing}"
+    )
 
-        def on_tensor(nbytes: int) -> None:
-            nonlocal done
-            done += nbytes
-            progress(done, total)
 
-        tensors_lib.write(
-            folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
-        )
+def _write_weights(
+    folder: str, tensors: list[Tensor], dtype: str, max_shard_bytes: int, progress: Progress
+) -> int:
+    """Writes tensors one by one; returns how many numbers they have."""
+    done, item = 0, tensors_lib.DTYPES[dtype][1]
+    total = sum(tensor.nbytes(item) for tensor in tensors)
+
+    def on_tensor(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress(done, total)
+
+    tensors_lib.write(
+        folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
+    )
+    return total // item.itemsize
+
+
+def _write_configs(folder: str, model: Exportable) -> None:
     documents = {"config.json": model.hf_config}
     if model.generation_config is not None:
         documents["generation_config.json"] = model.generation_config
     for name, content in documents.items():
         (Path(folder) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    facts = facts_lib.gather(path, found, meta)
-    lacks = card.write(Subject(facts, model.fmt, model.ids, dtype, repo, license), folder)
-    sums.write(folder)
-    return (
-        f"{model.fmt.stock_class} at step {found}, {total // item.itemsize:,} numbers in {dtype}, "
-        f"{len(paths.files_below(folder))} files"
-        + f"; its card lacks {' and '.join(lacks)}"
-        * bool(lacks)
-    )
 
 
 def _tensors(

@@ -138,6 +138,12 @@ def test_every_path_of_a_config_is_hidden():
     assert {f"data.{name}" for name in names} < set(recipe.PLACES)
 
 
+def test_names_without_their_folders():
+    assert facts.base_name("/home/me, you/runs/mine/") == "mine"
+    assert facts.base_names("/home/me/a.txt, gs://bucket/x/*.jsonl") == "a.txt,*.jsonl"
+    assert facts.base_names("bundled:corpus_small") == "bundled:corpus_small"
+
+
 def test_an_import_claims_nothing(tmp_path):
     published.make(tmp_path / "bert", "bert")
     read = published.import_folder(tmp_path / "bert", tmp_path / "run")

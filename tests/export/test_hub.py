@@ -73,6 +73,7 @@ def test_without_a_token_the_folder_stays(hub, run, tmp_path):
     done = tool(run, tmp_path / "home", hub.url, *flags, token=None)
     assert done.returncode == 1
     assert re.fullmatch("error: .* finds none; run `hf auth login` .*\n", done.stderr)
+    assert f"`hf upload {REPO} {out}`" in done.stderr
     assert (out / "SHA256SUMS").exists()
     assert not hub.files
 
@@ -98,6 +99,20 @@ def test_no_network(hub, exported, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"cannot be reached or used .*; check network"):
         hub_lib.push(str(exported), REPO, private=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "give --output=FOLDER, --push_to_hub=OWNER/NAME, or both"),
+        (["--license=Apache 2.0", "--output=x"], "write the Hub's identifier, such as apache-2.0"),
+        ([f"--push_to_hub={REPO}", "--output=gs://bucket/x"], "give a local --output, or none"),
+    ],
+)
+def test_flags_that_say_nothing(flags, words, tmp_path):
+    done = tool(tmp_path, tmp_path / "home", "http://127.0.0.1:9", *flags)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert words in done.stderr
 
 
 @pytest.mark.parametrize("name", ["mine", "a/b/c", "", "me/", "me/mi ne", "me/" + "x" * 100, "-/-"])
