@@ -102,5 +102,5 @@ def _results(subject: Subject) -> list[EvalResult]:
             metric_value=row[key],
         )
         for key, (kind, name) in _METRICS.items()
-        if key in row
+        if key in row and not (key == "content_loss" and row[key] == row["loss"])
     ]

@@ -56,10 +56,15 @@ KINDS = {
 _PURPOSES = {
     "encoder": "It is for features of text, for fine-tuning (classification, tagging, retrieval) "
     "and for filling masked places. It does not generate text.",
-    "decoder": "It is for continuing a text and for scoring how likely one is. It was not tuned to "
-    "follow instructions or to chat.",
+    "decoder": "It is for continuing a text and for scoring how likely one is.",
     "encoder_decoder": "As it is, it fills hidden spans of a text; it is meant to be fine-tuned to "
-    "tasks that turn one text into another. It was not tuned to any such task.",
+    "tasks that turn one text into another.",
+}
+# What holds only where all training is known.
+_NOT = {
+    "encoder": "",
+    "decoder": " It was not tuned to follow instructions or to chat.",
+    "encoder_decoder": " It was not tuned to any such task.",
 }
 
 
@@ -107,9 +112,11 @@ def use(subject: Subject) -> str:
         has_tokenizer=subject.has_tokenizer,
         fills_spans=architecture == "encoder_decoder" and subject.facts.is_trained,
     )
+    known = subject.facts.imported is None and subject.facts.config.train.init_from is None
+    purpose = _PURPOSES[architecture] + _NOT[architecture] * known
     without = "" if subject.has_tokenizer else " The folder holds no tokenizer: it takes ids."
     return (
-        f"## Use\n\n{_PURPOSES[architecture]}{without} No code beyond transformers is needed or "
+        f"## Use\n\n{purpose}{without} No code beyond transformers is needed or "
         f"run.\n\n{code('python', text)}"
     )
 
@@ -225,7 +232,7 @@ def limits(subject: Subject) -> str:
         "The text is the English corpus that comes with lmjax."
         if bundled
         else "Its languages are those of its text; the files of the run do not name them.",
-        "Nothing was done for safety: it may repeat whatever its text holds, be it wrong, "
+        "lmjax does nothing for safety: it may repeat whatever its text holds, be it wrong, "
         "offensive or personal.",
         f"Rows had {config.data.seq_len:,} tokens; longer inputs were not measured.",
         "Beyond the numbers above nothing was measured: no downstream task, no other kind of text, "

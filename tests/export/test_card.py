@@ -77,10 +77,7 @@ def test_numbers_are_those_of_the_rows(run, exported):
     assert [r.metric_value for r in found if r.metric_type == "accuracy"] == [
         rows["eval"]["accuracy"]
     ]
-    assert [r.metric_value for r in found if r.metric_type == "loss"] == [
-        rows["eval"]["loss"],
-        rows["eval"]["content_loss"],
-    ]
+    assert [r.metric_value for r in found if r.metric_type == "loss"] == [rows["eval"]["loss"]]
     manifest = json.loads(next(run.parent.glob("cache/stores/*/manifest.json")).read_bytes())
     for split in ("train", "eval"):
         assert f"{manifest['splits'][split]['num_tokens']:,} tokens" in content
@@ -151,6 +148,7 @@ def test_an_import_claims_nothing(tmp_path):
     assert "lacks" not in said
     content = (tmp_path / "out" / "README.md").read_text()
     assert f"type `bert` with the config.json of SHA-256 `{read.config_sha256}`" in content
+    assert "was not tuned" not in content
     assert "has not trained it and has measured nothing" in content
     assert not re.search("## (Results|Training|Data|Limits|Reproduce)", content)
     data = ModelCard(content).data
