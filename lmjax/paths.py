@@ -34,8 +34,8 @@ _CREDENTIALS = {
     "hf": "run `hf auth login` or set HF_TOKEN",
 }
 # Modules of the exceptions that stores and their clients raise besides OSError.
-_CLIENTS = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "httpx", "huggingface_hub"}
-_CLIENTS |= {"requests", "s3fs"}
+_CLIENTS = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "httpx", "httpx2"}
+_CLIENTS |= {"huggingface_hub", "requests", "s3fs"}
 _DENIED = r"\b401\b|\b403\b|forbidden|denied|anonymous|credential|unauthenticated"
 _MISSING = r"\b404\b|nosuchbucket|not_found|does not exist|bucket name"
 

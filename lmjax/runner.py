@@ -47,13 +47,18 @@ class Request:
 
 
 def load_config_file(path: str) -> dict[str, Any]:
-    """Runs a config file's `get_config()`.
+    """Runs a config file's `get_config()`, or takes the config of a run's config.json.
 
     Raises:
-      UserError: no `get_config`, or an error inside it.
+      UserError: no `get_config`, or an error inside it; no run's config.
     """
+    if path.endswith(".json"):
+        return config_lib.to_dict(workdir.parse(paths.read_bytes(path), path).config)
     if not path.endswith(".py"):
-        raise UserError(f"config file {path} is no Python file; see configs/ for examples")
+        raise UserError(
+            f"config file {path} is neither a Python file nor a run's config.json; see configs/ "
+            "for examples"
+        )
     module = types.ModuleType(f"lmjax_config_{Path(path).stem}")
     module.__file__ = path
     try:
@@ -318,7 +323,8 @@ def _save(run: _Run, reporter: Reporter, step: int, state: TrainState) -> None:
     reporter.sync()  # rows first: a checkpoint never knows more than metrics.jsonl
     with reporter.paused():
         run.folder.sync()
-        run.checkpoints.save(step, state, {"seed": run.config.train.seed, **run.data.identity()})
+        meta = {"seed": run.config.train.seed, "hardware": run.program.hardware()}
+        run.checkpoints.save(step, state, meta | run.data.identity())
 
 
 def _peak_flops(program: setup.Program) -> float | None:

@@ -7,6 +7,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import lmjax
+from lmjax.data import output
+from lmjax.export import to_hf
 from lmjax.train.metrics import TIMINGS
 
 CORPUS = Path(lmjax.__file__).parent / "corpora" / "corpus_small.jsonl"
@@ -35,6 +37,13 @@ def config(path, cache, family="gpt2"):
     """A config file's content."""
     fields = {"family": family, "objective": OBJECTIVES[family]}
     return _CONFIG.format(path=str(path), cache=str(cache), **fields)
+
+
+def export(workdir, folder, **settings):
+    """What tools/export_hf.py does without its flags; returns what it says."""
+    quiet = lambda *_: None
+    with output.new_folder(str(folder), marker="config.json", log=quiet) as partial:
+        return to_hf.export(str(workdir), partial, progress=quiet, **settings)
 
 
 def comparable(rows):

@@ -320,7 +320,11 @@ def write(
             for name, array in ((name, published(name)) for name in published.unused)
         ]
         tensors_lib.write_file(Path(folder) / UNUSED, kept)
-    source = {"file": "config.json", "sha256": published.config_sha256}
+    source = {
+        "file": "config.json",
+        "sha256": published.config_sha256,
+        "model_type": published.fmt.model_type,
+    }
     workdir.write(folder, RunConfig(config, source))
 
 

@@ -21,8 +21,10 @@ from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.progress import Progress
 from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.errors import UserError
-from lmjax.export import tokenizer_files
+from lmjax.export import card, sums, tokenizer_files
+from lmjax.export import facts as facts_lib
 from lmjax.export.from_hf import UNUSED
+from lmjax.export.sections import Subject
 from lmjax.families import weights
 from lmjax.hf import tensors as tensors_lib
 from lmjax.hf.format import Format
@@ -95,6 +97,8 @@ def export(
     dtype: str = "float32",
     max_shard_bytes: int = tensors_lib.MAX_SHARD_BYTES,
     with_tokenizer: bool = True,
+    repo: str | None = None,
+    license: str | None = None,
 ) -> str:
     """Writes the model of a workdir into an existing, empty local folder.
 
@@ -106,6 +110,8 @@ def export(
       dtype: key of `hf.tensors.DTYPES`.
       max_shard_bytes: of a file.
       with_tokenizer: whether its tokenizer goes along.
+      repo: OWNER/NAME that the model will have on the Hub, for its card.
+      license: the Hub's identifier of one, for its card.
 
     Returns:
       One line on what was written.
@@ -120,27 +126,43 @@ def export(
     if with_tokenizer:
         told = tokenizer_files.write(folder, model.config, model.tokenizer)
     with copied_checkpoints.reading(paths.join(path, "checkpoints"), step) as (checkpoints, found):
+        facts = facts_lib.gather(path, found, checkpoints.meta(found))
         tensors = _tensors(model, checkpoints, found, path)
-        done, item = 0, tensors_lib.DTYPES[dtype][1]
-        total = sum(tensor.nbytes(item) for tensor in tensors)
+        numbers = _write_weights(folder, tensors, dtype, max_shard_bytes, progress)
+    _write_configs(folder, model)
+    lacks = card.write(Subject(facts, model.fmt, model.ids, dtype, repo, license), folder)
+    sums.write(folder)
+    missing = f"; its card lacks {' and '.join(lacks)}" if lacks else ""
+    return (
+        f"{model.fmt.stock_class} at step {found}, {numbers:,} numbers in {dtype}, "
+        f"{len(paths.files_below(folder))} files; {told}{missing}"
+    )
 
-        def on_tensor(nbytes: int) -> None:
-            nonlocal done
-            done += nbytes
-            progress(done, total)
 
-        files = tensors_lib.write(
-            folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
-        )
+def _write_weights(
+    folder: str, tensors: list[Tensor], dtype: str, max_shard_bytes: int, progress: Progress
+) -> int:
+    """Writes tensors one by one; returns how many numbers they have."""
+    done, item = 0, tensors_lib.DTYPES[dtype][1]
+    total = sum(tensor.nbytes(item) for tensor in tensors)
+
+    def on_tensor(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress(done, total)
+
+    tensors_lib.write(
+        folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
+    )
+    return total // item.itemsize
+
+
+def _write_configs(folder: str, model: Exportable) -> None:
     documents = {"config.json": model.hf_config}
     if model.generation_config is not None:
         documents["generation_config.json"] = model.generation_config
     for name, content in documents.items():
         (Path(folder) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    return (
-        f"{model.fmt.stock_class} at step {found}, {total // item.itemsize:,} numbers in {dtype}, "
-        f"{len(files) + len(documents)} files; {told}"
-    )
 
 
 def _tensors(

@@ -1,7 +1,7 @@
 """Checkpoints: one Orbax composite per step, saved behind the training.
 
     checkpoints/STEP/state   the arrays of `TrainState`
-    checkpoints/STEP/meta    JSON: step, seed, data and tokenizer identity, versions
+    checkpoints/STEP/meta    JSON: step, seed, hardware, data and tokenizer identity, versions
 
 Orbax writes into a temporary directory and renames it when it is whole, so a directory whose name
 is a number is a finished save; on GCS, which cannot rename, it is one that holds Orbax's commit

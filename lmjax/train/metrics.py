@@ -15,16 +15,15 @@ from typing import Any
 
 from etils import epath
 
+from lmjax import paths
+
 # What a clock decides, and so may differ between two equal runs.
 TIMINGS = ("tokens_per_second", "mfu", "seconds")
 
 
 def read(path: epath.PathLike) -> Iterator[dict[str, Any]]:
     """Rows of a metrics file; a torn last line (of a killed run) is left out."""
-    path = epath.Path(path)
-    if not path.exists():
-        return
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in (paths.read_bytes(path) or b"").splitlines(keepends=True):
         if line.endswith(b"\n"):
             yield json.loads(line)
 

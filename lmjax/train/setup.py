@@ -101,6 +101,14 @@ class Program:
         """One of the devices; they are all of a kind."""
         return self.mesh.devices.flat[0]
 
+    def hardware(self) -> dict[str, Any]:
+        """What the steps run on and compute in, for a checkpoint to remember."""
+        return {
+            "device": self.device.device_kind,
+            "num_devices": self.mesh.devices.size,
+            "dtype": self.model.dtype.name,
+        }
+
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of one micro-batch."""
         spec = self.objective.spec(self.micro_rows)

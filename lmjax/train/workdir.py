@@ -129,30 +129,41 @@ class Workdir:
         write(self.path, run)
 
 
-def write(folder: epath.PathLike, run: RunConfig) -> None:
-    """Puts the config.json of a run in a local folder, at once."""
-    content = {
+def content(run: RunConfig) -> dict[str, Any]:
+    """What config.json holds of a run; `parse` reads it."""
+    return {
         "format": _FORMAT,
         "source": run.source,
         "config": config_lib.to_dict(run.config),
         "changes": run.changes,
     }
+
+
+def write(folder: epath.PathLike, run: RunConfig) -> None:
+    """Puts the config.json of a run in a local folder, at once."""
     temporary = epath.Path(folder) / ".config.json.tmp"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_text(json.dumps(content(run), indent=2) + "\n")
     temporary.replace(epath.Path(folder) / "config.json")
 
 
 def read(path: epath.PathLike) -> RunConfig | None:
     """The run that was started in `path`, without locking it; None where there is none."""
     file = paths.join(path, "config.json")
-    content = paths.read_bytes(file)
-    if content is None:
-        return None
+    found = paths.read_bytes(file)
+    return None if found is None else parse(found, file)
+
+
+def parse(data: bytes, file: str) -> RunConfig:
+    """What the bytes of a run's config.json say.
+
+    Raises:
+      UserError: they are no such thing.
+    """
     try:
-        raw = json.loads(content)
+        raw = json.loads(data)
         if "model_type" in raw:
             raise UserError(
-                f"{path} holds a model of Hugging Face transformers and no run; make a workdir "
+                f"{file} is of a model of Hugging Face transformers and no run's; make a workdir "
                 "of it with tools/import_hf.py"
             )
         if raw["format"] != _FORMAT:

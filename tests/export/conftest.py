@@ -1,9 +1,11 @@
-"""Small tokenizers of both kinds, and configs of the three architectures around them."""
+"""Small tokenizers of both kinds, configs of the three architectures, a run of seconds and its
+export: for all that looks at what exports write."""
 
 import pytest
+import small_run
 
 from lmjax import config as config_lib
-from lmjax import families
+from lmjax import families, runner
 from lmjax.data import files, tokenizer, tokenizer_training
 from lmjax.train import setup
 
@@ -49,3 +51,25 @@ def make_config():
         return setup.resolve(config_lib.from_dict(families.resolve(raw)), tok.vocab_size)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A finished run of a few steps, in a folder with a name of its own."""
+    folder = tmp_path_factory.mktemp("secret_place")
+    text = folder / "some_text.jsonl"
+    text.write_text("".join(small_run.CORPUS.read_text().splitlines(keepends=True)[:60]))
+    file = folder / "recipe.py"
+    file.write_text(small_run.config(text, folder / "cache"))
+    overrides = {"train.num_steps": 4, "log.every": 2, "eval.every": 2}
+    request = runner.Request(str(file), str(folder / "my_run"), overrides)
+    assert runner.train(request) == 0
+    return folder / "my_run"
+
+
+@pytest.fixture(scope="session")
+def exported(run, tmp_path_factory):
+    """Its export; not to be changed."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    small_run.export(run, folder)
+    return folder

@@ -1,0 +1,160 @@
+"""What is known of a run from its own files; a model card says nothing else."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmjax import paths
+from lmjax.config import Config
+from lmjax.data import store
+from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.files import BUNDLED
+from lmjax.errors import UserError
+from lmjax.train import metrics, workdir
+from lmjax.train.workdir import RunConfig
+
+LEDGER = "ledger.json"  # what a curation of the text says that it did
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run up to one of its checkpoints.
+
+    Attributes:
+      name: the workdir's base name.
+      run: its config.json.
+      step: of the checkpoint.
+      meta: the checkpoint's JSON part.
+      rows: of metrics.jsonl, none beyond the step.
+      tokenizer: its config file.
+      train_text, eval_text: the manifest's entries of the two splits; None: no store on this
+        machine is the one that the checkpoint names.
+      num_inputs: files of text that the store of the training text was made of.
+      ledger: counts by dotted name, of a curation.
+    """
+
+    name: str
+    run: RunConfig
+    step: int
+    meta: dict[str, Any]
+    rows: list[dict[str, Any]]
+    tokenizer: dict[str, Any]
+    train_text: dict[str, Any] | None
+    eval_text: dict[str, Any] | None
+    num_inputs: int | None
+    ledger: dict[str, int]
+
+    @property
+    def config(self) -> Config:
+        return self.run.config
+
+    @property
+    def imported(self) -> dict[str, str] | None:
+        """model_type and config_sha256 of the published model that the run began with."""
+        source = self.run.source or {}
+        if "model_type" in source:
+            return {"model_type": source["model_type"], "config_sha256": source["sha256"]}
+        return self.meta.get("imported")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether lmjax took a step; an import is a checkpoint of step 0."""
+        return self.step > 0
+
+    def last(self, split: str) -> dict[str, Any] | None:
+        """The newest row of "train" or "eval"."""
+        return next((row for row in reversed(self.rows) if row["split"] == split), None)
+
+    @property
+    def seconds(self) -> float:
+        """Time in training steps, from the rows' tokens and rates: no compilation, no evaluation.
+
+        What comes after the last row is not in it.
+        """
+        seconds, before = 0.0, 0
+        for row in self.rows:
+            if row["split"] == "train" and row.get("tokens_per_second"):
+                seconds += (row["tokens"] - before) / row["tokens_per_second"]
+                before = row["tokens"]
+        return seconds
+
+
+def gather(path: str, step: int, meta: dict[str, Any]) -> Facts:
+    """Reads what the files of a workdir say about the checkpoint of a step.
+
+    Args:
+      path: the workdir, local or a URL; there is a run in it.
+      step: of the checkpoint.
+      meta: the checkpoint's JSON part.
+    """
+    run = workdir.read(path)
+    rows = [row for row in metrics.read(paths.join(path, "metrics.jsonl")) if row["step"] <= step]
+    hashes = [meta.get("data_sha256"), meta.get("eval_data_sha256")]
+    train, held_out = (_manifest(run.config, sha256) for sha256 in hashes)
+    split = "eval" if hashes[0] == hashes[1] else "train"  # of `data.eval_path` all is held out
+    name = base_name(path if paths.is_remote(path) else os.path.abspath(path))
+    return Facts(
+        name=name,
+        run=run,
+        step=step,
+        meta=meta,
+        rows=rows,
+        tokenizer=tokenizer_lib.load(paths.join(path, "tokenizer")).config,
+        train_text=train and train["splits"].get("train"),
+        eval_text=held_out and held_out["splits"].get(split),
+        num_inputs=train and len(train["inputs"]),
+        ledger=_ledger(run.config.data.path),
+    )
+
+
+def base_name(path: str) -> str:
+    """The last part of a path, without the machine's folders."""
+    return os.path.basename(path.rstrip("/")) or path
+
+
+def base_names(path: str) -> str:
+    """The same for a path of text, which may be several with commas between them."""
+    return ",".join(base_name(part.strip()) for part in path.split(","))
+
+
+def _manifest(config: Config, sha256: str | None) -> dict[str, Any] | None:
+    """The manifest with this hash: of the store itself, or of one in the cache folder."""
+    cached = glob.glob(os.path.join(os.path.expanduser(config.data.cache_dir), "*", "*"))
+    for folder in (config.data.path, config.data.eval_path, *sorted(cached)):
+        if sha256 is None or folder is None or not store.is_store(folder):
+            continue
+        try:
+            manifest, found = store.read_manifest(folder)
+        except (UserError, OSError):
+            continue
+        if found == sha256:
+            return manifest
+    return None
+
+
+def _ledger(path: str) -> dict[str, int]:
+    """All whole numbers of a ledger in the folder of the text or store, or beside it."""
+    if paths.is_remote(path) or path.startswith(BUNDLED):
+        return {}
+    path = os.path.expanduser(path)
+    for folder in (path, os.path.dirname(path)):
+        file = Path(folder) / LEDGER
+        try:
+            return dict(_counts(json.loads(file.read_bytes())))
+        except (OSError, ValueError):
+            continue
+    return {}
+
+
+def _counts(content: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _counts(value, f"{prefix}.{name}" if prefix else str(name))
+    elif type(content) is int:
+        yield prefix, content
