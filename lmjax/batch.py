@@ -46,7 +46,8 @@ class Ids:
     Attributes:
       num_ids: ids that the tokenizer has; they count from 0.
       num_rows: rows of the embedding; the sentinels of span corruption count down from the last.
-      pad, eos, unk, bos, mask: eos also separates documents, bos also is BERT's CLS.
+      pad, eos, unk, bos, mask: eos also separates documents and is BERT's SEP, bos is its CLS; an
+        imported tokenizer may have no unk and no mask.
       special: all ids that stand for no text.
     """
 
@@ -54,9 +55,9 @@ class Ids:
     num_rows: int
     pad: int = 0
     eos: int = 1
-    unk: int = 2
+    unk: int | None = 2
     bos: int = 3
-    mask: int = 4
+    mask: int | None = 4
     special: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     def sentinel(self, number: int | np.ndarray) -> int | np.ndarray:

@@ -23,7 +23,7 @@ from lmjax.config import Config
 from lmjax.data import cache, pipeline
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.store import Store
-from lmjax.data.tokenizer import Tokenizer
+from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.data.windows import Windows
 from lmjax.errors import UserError
 from lmjax.nn.model import Model
@@ -133,7 +133,7 @@ class Program:
         return rules_lib.place(batch, self.batch_sharding)
 
 
-def make_ids(config: Config, tokenizer: Tokenizer) -> Ids:
+def make_ids(config: Config, tokenizer: AnyTokenizer) -> Ids:
     """The ids of a resolved config's run.
 
     Raises:
@@ -236,7 +236,7 @@ def _micro_rows(config: Config, row: flops.Lengths, dtype: Any, mesh: Mesh) -> i
 class Stores:
     """Train and held-out text on disk, and the tokenizer of both."""
 
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     train: Store
     held_out: Store
 
