@@ -3,6 +3,7 @@
 import json
 import pickle
 import unicodedata
+import uuid
 
 import numpy as np
 import published_tokenizers as made
@@ -10,7 +11,8 @@ import pytest
 from test_tokenizer import CORNERS
 from tokenizers import normalizers
 
-from lmjax.data import cache, json_tokenizer, prepare, tokenizer
+from lmjax import paths
+from lmjax.data import cache, json_tokenizer, prepare, staging, tokenizer
 from lmjax.data.json_tokenizer import JsonTokenizer
 from lmjax.data.store import Store
 from lmjax.data.windows import Windows
@@ -296,6 +298,16 @@ def test_held_out_text_of_its_own(byte_level, tmp_path):
     other.write_text("Something else.")
     found = cache.open_eval(str(other), store.path, cache_dir=str(tmp_path), **settings)
     assert found.num_tokens == len(byte_level.encode("Something else.")) + 1
+
+
+def test_a_store_in_a_bucket(wordpiece, tmp_path):
+    store = _store(tmp_path, wordpiece)
+    url = f"memory://stores/{uuid.uuid4().hex}"
+    paths.upload(store.path, url, paths.files_below(store.path))
+    folder = staging.fetch(url, str(tmp_path / "cache"), print)
+    assert paths.files_below(folder) == paths.files_below(store.path)
+    found = tokenizer.load(paths.join(url, "tokenizer"))
+    assert found.published_files == wordpiece.published_files
 
 
 @pytest.mark.parity
