@@ -66,6 +66,31 @@ def byte_level(folder, vocab_size=600, words=None, normalizer=None):
     return write(folder, tokenizer, {"model_max_length": 32})
 
 
+def pieces(folder, vocab_size=640, sentinels=0):
+    """What our own tokenizers become, with sentinels of T5 behind the pieces."""
+    names = ["<pad>", "</s>", "<unk>", "<s>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*names, *(f"<0x{byte:02X}>" for byte in range(256))],
+        limit_alphabet=60,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines(), trainer)
+    tokenizer.add_special_tokens([f"<extra_id_{i}>" for i in reversed(range(sentinels))])
+    said = zip(("pad", "eos", "unk", "bos", "mask"), names, strict=True)
+    folder = write(folder, tokenizer, {f"{name}_token": token for name, token in said})
+
+    def unmark_bytes(content):
+        added = content["added_tokens"]
+        content["added_tokens"] = [t for t in added if not t["content"].startswith("<0x")]
+
+    rewrite(folder, unmark_bytes)
+    return folder
+
+
 def write(folder, tokenizer, said):
     """Writes the files; returns the folder."""
     folder = Path(folder)

@@ -1,10 +1,11 @@
-"""A published tokenizer.json, WordPiece or byte-level BPE, with the face of every tokenizer.
+"""A published tokenizer.json with the face of every tokenizer: WordPiece, BPE, some Unigram.
 
 Ids are those of transformers with `add_special_tokens=False, split_special_tokens=True`: text that
 spells a special token stays text. Byte-level BPE loses nothing, but for a normalizer of its own
-(NFC of Qwen and ModernBERT) and a prefix space. WordPiece loses white space, case and accents where
-it is uncased, and what it has no piece for, which becomes the unknown id: there `decode` is not the
-inverse of `encode`.
+(NFC of Qwen and ModernBERT) and a prefix space. Pieces with byte fallback, BPE or Unigram, are like
+our own tokenizers, as exports have them: "▁" stands for a space and comes back as one. WordPiece
+loses white space, case and accents where it is uncased, and what it has no piece for, which becomes
+the unknown id: there `decode` is not the inverse of `encode`.
 
 The folder holds our `tokenizer_config.json` and, in `published/`, all files as they came.
 """
@@ -44,7 +45,8 @@ FILES = (
     "chat_template.jinja",
 )
 WORDPIECE, BYTE_LEVEL = "WordPiece", "byte-level BPE"
-KINDS = (WORDPIECE, BYTE_LEVEL)
+BYTE_FALLBACK = "pieces with byte fallback"
+KINDS = (WORDPIECE, BYTE_LEVEL, BYTE_FALLBACK)
 SPECIAL = ("pad", "bos", "eos", "unk", "mask", "cls", "sep", "decoder_start")
 MAX_PART_CHARS = 1 << 14
 _CONVENTIONAL = {
@@ -56,6 +58,9 @@ _CONVENTIONAL = {
     "cls": ("[CLS]", "<s>"),
     "sep": ("[SEP]", "</s>"),
 }
+_SPACE = "▁"
+_AS_SPACE = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _BREAK = re.compile(r"(?<=\S) (?=\S)")
 _PROBE = "Two words, 12 34 (x) 'y a\u0301 \u00e9t\u00e9 \u6771\u4eac \u4eac it's -- so. z"
 
@@ -90,7 +95,7 @@ class JsonTokenizer:
         document, encoder = _parsed(published, MAIN_FILE), _encoder(published[MAIN_FILE])
         self.kind = _kind(document, encoder)
         if self.kind not in KINDS:
-            raise UserError(f"{MAIN_FILE} is {self.kind}; supported are {' and '.join(KINDS)}")
+            raise UserError(f"{MAIN_FILE} is {self.kind}; supported are {', '.join(KINDS)}")
         special = _named(published, encoder) if special is None else special
         named = {name: special.get(name) for name in SPECIAL}
         self.published_files = dict(published)
@@ -134,6 +139,18 @@ class JsonTokenizer:
         self._no_text = no_text | {i for i in named.values() if i is not None}
         self.special_ids = tuple(sorted(self._no_text))
 
+    @cached_property
+    def _sentinels(self) -> tuple[int, int] | tuple[None, None]:
+        """(first, how many) of T5's, which count down above all text."""
+        number = {token: i for i, token in self._vocab.items()}
+        first, count = number.get("<extra_id_0>"), 0
+        if first is None:
+            return None, None
+        while number.get(f"<extra_id_{count}>") == first - count:
+            count += 1
+        above = all(i in self._no_text for i in range(first - count + 1, self.vocab_size))
+        return (first, count) if above else (None, None)
+
     def _check_no_text_is_special(self, named: Mapping[str, int | None]) -> None:
         known = {k: i for k, i in named.items() if i is not None and k != "decoder_start"}
         if self.kind == WORDPIECE:  # where a sign without a piece becomes unk
@@ -152,7 +169,7 @@ class JsonTokenizer:
         if words is None:
             return False
         text = _PROBE if normal is None else normal.normalize_str(_PROBE)
-        if any(" " in text[a + 1 : b] for _, (a, b) in words.pre_tokenize_str(text)):
+        if any({" ", _SPACE} & set(text[a + 1 : b]) for _, (a, b) in words.pre_tokenize_str(text)):
             return False
         cuts = [match.start() for match in _BREAK.finditer(_PROBE)]
         whole = self._ids(_PROBE)
@@ -219,6 +236,7 @@ class JsonTokenizer:
                 "the tokenizer names no token that ends a text, and documents need one between "
                 "them: set eos_token in its published tokenizer_config.json and import it again"
             )
+        first_sentinel, num_sentinels = self._sentinels
         return Ids(
             num_ids=self.vocab_size,
             num_rows=num_rows,
@@ -228,6 +246,8 @@ class JsonTokenizer:
             bos=self.bos_id,
             mask=self.mask_id,
             special=self.special_ids,
+            first_sentinel=first_sentinel,
+            num_sentinels=num_sentinels,
         )
 
     def piece(self, token: int) -> str:
@@ -238,7 +258,7 @@ class JsonTokenizer:
     def bytes_per_id(self) -> np.ndarray:
         """UTF-8 bytes of text that each id stands for, int32 [vocab_size]; 0 for special ids.
 
-        Exact for byte-level BPE, of the text as its normalizer leaves it. Of WordPiece an
+        Exact for BPE and Unigram, of the text as its normalizer leaves it. Of WordPiece an
         approximation: a piece that begins a word counts with the space before it.
         """
         sizes = np.zeros(self.vocab_size, np.int32)
@@ -250,6 +270,9 @@ class JsonTokenizer:
                 sizes[i] = len(piece.encode())
             elif self.kind == BYTE_LEVEL:
                 sizes[i] = len(piece)  # one sign for each byte
+            elif self.kind == BYTE_FALLBACK:
+                plain = piece.replace(_SPACE, " ").encode()
+                sizes[i] = 1 if _BYTE.fullmatch(piece) else len(plain)
             else:
                 rest = piece.removeprefix(model.continuing_subword_prefix)
                 sizes[i] = len(rest.encode()) + (rest == piece and piece[:1].isalnum())
@@ -296,7 +319,10 @@ def kind(published: Mapping[str, bytes]) -> str:
 
 def _kind(document: Mapping[str, Any], encoder: tokenizers.Tokenizer) -> str:
     kind = type(encoder.model).__name__
-    return BYTE_LEVEL if kind == "BPE" and _is_byte_level(document.get("pre_tokenizer")) else kind
+    if kind == "BPE" and _is_byte_level(document.get("pre_tokenizer")):
+        return BYTE_LEVEL
+    falls_back = kind in ("BPE", "Unigram") and encoder.model.byte_fallback
+    return BYTE_FALLBACK if falls_back and document.get("normalizer") == _AS_SPACE else kind
 
 
 def _is_byte_level(step: Any) -> bool:
@@ -329,9 +355,14 @@ def _prepared(
     encoder.no_truncation()
     encoder.no_padding()
     encoder.encode_special_tokens = True
+    if isinstance(encoder.model, tokenizers.models.BPE):
+        encoder.model.dropout = None
     if kind == BYTE_LEVEL:
         encoder.decoder = tokenizers.decoders.ByteLevel()
-        encoder.model.dropout = None
+    elif kind == BYTE_FALLBACK:
+        replace = tokenizers.decoders.Replace(_SPACE, " ")
+        fallback, fuse = tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()
+        encoder.decoder = tokenizers.decoders.Sequence([replace, fallback, fuse])
     elif encoder.decoder is None:
         prefix = encoder.model.continuing_subword_prefix
         encoder.decoder = tokenizers.decoders.WordPiece(prefix=prefix)

@@ -139,14 +139,16 @@ def make_ids(config: Config, tokenizer: AnyTokenizer) -> Ids:
     Raises:
       UserError: the embedding has fewer rows than there are ids.
     """
-    num_rows, sentinels = config.model.vocab_size, objectives.num_sentinels(config)
+    num_rows = config.model.vocab_size
+    ids = tokenizer.ids(num_rows)
+    sentinels = objectives.num_sentinels(config) if ids.num_sentinels is None else 0
     if tokenizer.vocab_size + sentinels > num_rows:
         more = f" and the objective needs {sentinels} sentinels" * (sentinels > 0)
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} ids{more}, the embedding {num_rows} rows "
             "(config.model.vocab_size); leave model.vocab_size out or enlarge it"
         )
-    return tokenizer.ids(num_rows)
+    return ids
 
 
 def make_model(config: Config, dtype: Any, device: jax.Device) -> Model:

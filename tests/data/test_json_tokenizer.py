@@ -20,6 +20,7 @@ from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 from lmjax.objectives.clm import CausalLM
 from lmjax.objectives.mlm import MaskedLM
+from lmjax.objectives.span_corruption import SpanCorruption
 
 TEXTS = ["The first one. [SEP] it says", f"A second {made.END}", "third"] * 20
 SPELT = " ".join([*made.BERT_TOKENS, made.END, "<s>", "</s>", "<mask>"])
@@ -31,6 +32,7 @@ def folders(tmp_path_factory):
     return {
         "wordpiece": made.wordpiece(root / "wordpiece"),
         "byte_level": made.byte_level(root / "byte_level"),
+        "pieces": made.pieces(root / "pieces", sentinels=20),
         "llama3": made.byte_level(root / "llama3", words=made.LLAMA3),
         "qwen": made.byte_level(root / "qwen", words=made.LLAMA3, normalizer=normalizers.NFC()),
     }
@@ -46,7 +48,7 @@ def byte_level(folders):
     return JsonTokenizer(made.files_of(folders["byte_level"]))
 
 
-@pytest.fixture(params=["wordpiece", "byte_level", "llama3", "qwen"])
+@pytest.fixture(params=["wordpiece", "byte_level", "pieces", "llama3", "qwen"])
 def any_json(request, folders):
     return JsonTokenizer(made.files_of(folders[request.param]))
 
@@ -76,9 +78,12 @@ def test_byte_level_loses_nothing(byte_level, text):
 
 
 def test_other_words_and_normalizers(folders):
-    llama3, qwen = (JsonTokenizer(made.files_of(folders[name])) for name in ("llama3", "qwen"))
-    for text in CORNERS:
-        assert llama3.decode(llama3.encode(text)) == text
+    names = ("llama3", "pieces", "qwen")
+    llama3, pieces, qwen = (JsonTokenizer(made.files_of(folders[name])) for name in names)
+    for text in [*CORNERS, SPELT]:
+        for model in (llama3, pieces):
+            assert model.decode(model.encode(text)) == text
+            assert model.bytes_per_id[model.encode(text)].sum() == len(text.encode())
         normal = unicodedata.normalize("NFC", text)
         assert qwen.decode(qwen.encode(text)) == normal
         assert qwen.bytes_per_id[qwen.encode(text)].sum() == len(normal.encode())
@@ -183,7 +188,7 @@ def test_what_knows_no_words_is_not_cut(changed, monkeypatch, words):
         content["pre_tokenizer"] = None if words is None else words | more
 
     if words is None:
-        with pytest.raises(UserError, match=r"tokenizer.json is BPE; supported are WordPiece and"):
+        with pytest.raises(UserError, match=r"tokenizer.json is BPE; supported are WordPiece,"):
             changed("byte_level", change)
         return
     model = changed("byte_level", change)
@@ -282,6 +287,29 @@ def test_rows_of_causal_lm(byte_level, tmp_path):
     assert np.array_equal(np.diff(batch["segment_ids"])[0] == 1, ends[0, :-1])
 
 
+def test_rows_of_span_corruption(folders, changed):
+    model = JsonTokenizer(made.files_of(folders["pieces"]))
+    ids = model.ids(700)
+    assert (ids.first_sentinel, ids.num_sentinels, model.vocab_size) == (659, 20, 660)
+    assert model.piece(ids.sentinel(1)) == "<extra_id_1>"
+    text = model.encode(" ".join(made.lines(5)))
+    objective = SpanCorruption(32, ids)
+    tokens = text[None, : objective.window_length]
+    noise = RowNoise(0, np.zeros(1, int), np.zeros(1, int))
+    batch = objective(tokens, np.zeros(tokens.shape, int), noise)
+    both = [*batch["enc_inputs"][0], *batch["targets"][0]]
+    assert sorted(i for i in both if i not in model.special_ids) == sorted(tokens[0])
+    wanted = [ids.sentinel(i) for i in range(objective.num_spans)]
+    assert sorted(both)[-2 * len(wanted) :] == sorted(2 * wanted)
+    with pytest.raises(UserError, match="but there are only 20 sentinels"):
+        SpanCorruption(512, ids)
+
+    def more_text_above(content):
+        content["added_tokens"][-1]["special"] = False
+
+    assert changed("pieces", more_text_above).ids(700).first_sentinel is None
+
+
 def test_what_an_objective_lacks(byte_level, changed, tmp_path):
     with pytest.raises(UserError, match="needs a mask token, and the tokenizer names none"):
         MaskedLM(32, byte_level.ids(640))
@@ -311,7 +339,7 @@ def test_a_store_in_a_bucket(wordpiece, tmp_path):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("kind", ["wordpiece", "byte_level", "llama3", "qwen"])
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level", "pieces", "llama3", "qwen"])
 def test_ids_are_those_of_transformers(kind, folders):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -319,7 +347,7 @@ def test_ids_are_those_of_transformers(kind, folders):
     (folders[kind] / "config.json").write_text(json.dumps({"model_type": model_type}))
     cls = PreTrainedTokenizerFast if model_type is None else AutoTokenizer
     theirs = cls.from_pretrained(str(folders[kind]))
-    if model_type is None:
+    if kind in ("llama3", "qwen"):
         theirs.eos_token = made.END
     names = [n for n in json_tokenizer.FILES if (folders[kind] / n).exists()]
     ours = JsonTokenizer({n: (folders[kind] / n).read_bytes() for n in names})
