@@ -159,7 +159,7 @@ class JsonTokenizer:
             if token in self._ids(self.piece(token)):
                 raise UserError(
                     f"{MAIN_FILE}: text that spells {self.piece(token)} would become the "
-                    f"{name} id; no tokenizer is supported that lets it"
+                    f"{name} id, which only a tokenizer may set"
                 )
 
     def _cuts_change_nothing(self) -> bool:
@@ -321,7 +321,7 @@ def _kind(document: Mapping[str, Any], encoder: tokenizers.Tokenizer) -> str:
     kind = type(encoder.model).__name__
     if kind == "BPE" and _is_byte_level(document.get("pre_tokenizer")):
         return BYTE_LEVEL
-    falls_back = kind in ("BPE", "Unigram") and encoder.model.byte_fallback
+    falls_back = kind in ("BPE", "Unigram") and document["model"].get("byte_fallback") is True
     return BYTE_FALLBACK if falls_back and document.get("normalizer") == _AS_SPACE else kind
 
 

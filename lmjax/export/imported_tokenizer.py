@@ -49,7 +49,7 @@ def read(
         kind = json_tokenizer.kind(published)
         if kind not in json_tokenizer.KINDS:
             return None, f"without its tokenizer, whose kind is not supported ({kind})"
-        found = JsonTokenizer(published)
+        found = _loaded(folder, published)
         named = found.config["special"]
         _check(folder, config, found, num_rows)
         known = {name: ids.get(name) if named[name] is None else named[name] for name in SPECIAL}
@@ -61,6 +61,13 @@ def read(
             f"{folder}: its tokenizer cannot be read ({line}); copy the folder again, {_OR_WITHOUT}"
         ) from None
     return found, f"with its tokenizer, {kind} of {found.vocab_size:,} ids"
+
+
+def _loaded(folder: str, published: Mapping[str, bytes]) -> JsonTokenizer:
+    try:
+        return JsonTokenizer(published)
+    except UserError as error:  # what it cannot do safely
+        raise UserError(f"{folder}/{error}; mend it, {_OR_WITHOUT}") from None
 
 
 def _files(folder: Path, built_of: str | None) -> dict[str, bytes]:

@@ -89,6 +89,24 @@ def test_other_words_and_normalizers(folders):
         assert qwen.bytes_per_id[qwen.encode(text)].sum() == len(normal.encode())
 
 
+def test_unigram_with_byte_fallback(changed):
+    def to_unigram(content):
+        ids = content["model"]["vocab"]
+        pieces = [p for p in sorted(ids, key=ids.get) if not p.startswith("<extra_id")]
+        vocab = [(p, -10_000.0 if i < 261 else -8.0 - i / 1024) for i, p in enumerate(pieces)]
+        content["model"] = {"type": "Unigram", "unk_id": 2, "vocab": vocab, "byte_fallback": True}
+        split = {"type": "Split", "pattern": {"String": "<"}, "behavior": "Isolated"}
+        steps = [content["pre_tokenizer"], split | {"invert": False}]
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+
+    model = changed("pieces", to_unigram)
+    for text in CORNERS:
+        ids = model.encode(text)
+        assert model.decode(ids) == text
+        assert model.bytes_per_id[ids].sum() == len(text.encode())
+        assert not set(ids) & set(model.special_ids)
+
+
 def test_wordpiece_loses_case_and_white_space(wordpiece):
     ids = wordpiece.encode("The  Whale,\tsaid he: the whale!")
     assert wordpiece.decode(ids) == "the whale, said he : the whale!"

@@ -141,6 +141,14 @@ def test_values_of_the_wrong_kind(copied):
     assert read()[0].mask_id is None
 
 
+def test_text_must_not_become_special(copied):
+    folder = copied("bert")
+    words = {"type": "WhitespaceSplit"}
+    change = {"pre_tokenizer": words, "added_tokens": [], "normalizer": None}
+    made.rewrite(folder, lambda content: content.update(change))
+    refused(folder, r"spells \[PAD\] would become the pad id, .*; mend it, or take")
+
+
 def test_a_size_beyond_reason(copied, monkeypatch):
     folder = copied("bert")
     monkeypatch.setattr(imported_tokenizer, "MAX_BYTES", 1000)
