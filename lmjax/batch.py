@@ -45,23 +45,29 @@ class Ids:
 
     Attributes:
       num_ids: ids that the tokenizer has; they count from 0.
-      num_rows: rows of the embedding; the sentinels of span corruption count down from the last.
-      pad, eos, unk, bos, mask: eos also separates documents, bos also is BERT's CLS.
+      num_rows: rows of the embedding.
+      pad, eos, unk, bos, mask: eos also separates documents and is BERT's SEP, bos is its CLS; an
+        imported tokenizer may have no unk and no mask.
       special: all ids that stand for no text.
+      first_sentinel, num_sentinels: those of span corruption count down from the first; None: from
+        the last row, where the model has kept rows for them.
     """
 
     num_ids: int
     num_rows: int
     pad: int = 0
     eos: int = 1
-    unk: int = 2
+    unk: int | None = 2
     bos: int = 3
-    mask: int = 4
+    mask: int | None = 4
     special: tuple[int, ...] = (0, 1, 2, 3, 4)
+    first_sentinel: int | None = None
+    num_sentinels: int | None = None
 
     def sentinel(self, number: int | np.ndarray) -> int | np.ndarray:
         """Id of sentinel 0, 1, ...; it is its own inverse: number of the sentinel with an id."""
-        return self.num_rows - 1 - number
+        first = self.num_rows - 1 if self.first_sentinel is None else self.first_sentinel
+        return first - number
 
 
 class Objective(Protocol):

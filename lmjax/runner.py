@@ -160,7 +160,7 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     """Data, program and compiled steps of a run, with the config resolved and written down."""
     imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.path)
     start_lib.check_data(run.config, imported)
-    stores = setup.open_stores(run.config)
+    stores = setup.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
     start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
     config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
     program = setup.make_program(config, ids=setup.make_ids(config, stores.tokenizer))
@@ -355,7 +355,7 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
 def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, setup.Stores]:
     """The batches a run would see, all rows of each, without a model or a device."""
     config = _run_config(request).config
-    stores = setup.open_stores(config)
+    stores = setup.open_stores(start_lib.with_own_tokenizer(config, request.workdir))
     config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
     objective = objectives.make(config, setup.make_ids(config, stores.tokenizer))
     batch_size = config.train.global_batch_size

@@ -2,8 +2,9 @@
 
 python tools/import_hf.py --input=downloaded/bert-base-uncased --output=runs/bert_imported
 
-The folder holds config.json and safetensors. What it says nothing of, the recipe of further
-training, may be set: --config.optimizer.learning_rate=1e-4. The workdir goes on training,
+The folder holds config.json, safetensors and, if text is to go in, the tokenizer's files. What it
+says nothing of, the recipe of further training, may be set: --config.optimizer.learning_rate=1e-4.
+The workdir goes on training,
 evaluates, scores and exports like any other; another run starts from its weights with
 --config.train.init_from=runs/bert_imported.
 """

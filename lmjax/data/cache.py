@@ -33,10 +33,10 @@ def ensure_store(
     path: str,
     *,
     tokenizer_path: str | None,
-    vocab_size: int,
-    model_type: str,
-    character_coverage: float,
-    sample_bytes: int,
+    vocab_size: int | None = None,
+    model_type: str | None = None,
+    character_coverage: float | None = None,
+    sample_bytes: int | None = None,
     text_key: str,
     text_split: str,
     eval_fraction: float,
@@ -50,7 +50,7 @@ def ensure_store(
       path: folder or URL of a prepared store, or raw text as `find_files` understands it.
       tokenizer_path: folder of a tokenizer; None: the store's own, or one trained on the text.
       vocab_size, model_type, character_coverage, sample_bytes: of that training, see
-        `tokenizer_training.train`.
+        `tokenizer_training.train`; not asked for where there is a tokenizer.
       text_key, text_split, eval_fraction, num_workers: of raw text, see `prepare.prepare`.
       cache_dir: where tokenizers and stores are kept.
       log: gets lines worth telling the user.
@@ -120,15 +120,9 @@ def open_eval(
     """
     if eval_path is None:
         return store.Store.open(train_store, "eval")
-    tokenizer_path = os.path.join(train_store, store.TOKENIZER)
-    config = tokenizer_lib.load(tokenizer_path).config
     folder = ensure_store(
         eval_path,
-        tokenizer_path=tokenizer_path,
-        vocab_size=config["vocab_size"],
-        model_type=config["model_type"],
-        character_coverage=config["character_coverage"],
-        sample_bytes=config["text_bytes"],
+        tokenizer_path=os.path.join(train_store, store.TOKENIZER),
         text_key=text_key,
         text_split=text_split,
         eval_fraction=0.0,

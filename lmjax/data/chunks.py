@@ -1,6 +1,6 @@
 """Documents -> tokens, in chunks: one thread reads, others encode, chunks come back in order.
 
-SentencePiece and the hashes run outside Python's lock, so threads do as well as processes would
+Tokenizers and the hashes run outside Python's lock, so threads do as well as processes would
 and share the tokenizer. The number of chunks on their way is bounded, and each one says how reading
 stood right after its last document, which is what a journal needs.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from lmjax import paths
 from lmjax.data.store import ORIGIN_DTYPE
 from lmjax.data.text import Document, Meter, read_documents
-from lmjax.data.tokenizer import EOS_ID, Tokenizer
+from lmjax.data.tokenizer import AnyTokenizer
 
 NUM_HASHES = 1 << 64
 _HASH_DOMAIN = b"held-out"  # keeps the split independent of other uses of a text's hash
@@ -55,7 +55,7 @@ def document_hash(text: bytes) -> int:
 
 def encoded_chunks(
     files: Sequence[str],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     *,
     text_key: str,
     text_split: str,
@@ -110,7 +110,9 @@ def _batches(documents: Iterator[Document]) -> Iterator[tuple[list[Document], in
         yield batch, num_chars
 
 
-def _encode(tokenizer: Tokenizer, documents: list[Document], threshold: int, state: tuple) -> Chunk:
+def _encode(
+    tokenizer: AnyTokenizer, documents: list[Document], threshold: int, state: tuple
+) -> Chunk:
     ids = tokenizer.encode_batch([d.text for d in documents])
     utf8 = [d.text.encode() for d in documents]
     hashes = [document_hash(t) for t in utf8]
@@ -118,7 +120,7 @@ def _encode(tokenizer: Tokenizer, documents: list[Document], threshold: int, sta
     sizes = np.array([len(t) for t in utf8])
     origin = np.array([(d.file, d.record) for d in documents], ORIGIN_DTYPE)
     dtype = token_dtype(tokenizer.vocab_size)
-    end = np.array([EOS_ID], dtype)
+    end = np.array([tokenizer.ids(tokenizer.vocab_size).eos], dtype)
     parts = {}
     for split, mask in (("train", ~held_out), ("eval", held_out)):
         chosen = [ids[i] for i in np.flatnonzero(mask)]

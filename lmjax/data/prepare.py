@@ -40,7 +40,7 @@ class _Job:
 
     files: tuple[str, ...]
     sizes: tuple[int, ...]
-    tokenizer: tokenizer_lib.Tokenizer
+    tokenizer: tokenizer_lib.AnyTokenizer
     output: str
     settings: dict[str, Any]
 

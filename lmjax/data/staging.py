@@ -19,7 +19,6 @@ from lmjax.data import progress, store, tokenizer
 from lmjax.errors import UserError
 
 _THREADS = 8
-_TOKENIZER_FILES = (tokenizer.MODEL_FILE, tokenizer.CONFIG_FILE)
 
 
 def is_store(url: str) -> bool:
@@ -90,7 +89,8 @@ def _fetch(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    names = [f"{store.TOKENIZER}/{name}" for name in _TOKENIZER_FILES]
+    files = tokenizer.file_names(paths.join(url, store.TOKENIZER))
+    names = [f"{store.TOKENIZER}/{name}" for name in files]
     paths.download(url, folder, names)
     sha256 = tokenizer.load(os.path.join(folder, store.TOKENIZER)).sha256
     if sha256 != manifest["tokenizer"]["sha256"]:

@@ -9,6 +9,7 @@ a space, comes back as a space).
 A tokenizer is a folder: `tokenizer.model` and `tokenizer_config.json`, which says of what type it
 is and the model's SHA-256. A folder with only a config of type "ids" belongs to a model that was
 imported without its tokenizer: its special ids are known, and are any numbers, but text is not.
+One of type "tokenizer.json" came with an imported model (`data.json_tokenizer`).
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ import sentencepiece as spm
 from lmjax import paths
 from lmjax.batch import Ids
 from lmjax.data import files as files_lib
+from lmjax.data import json_tokenizer, tokenizer_folder
+from lmjax.data.json_tokenizer import JsonTokenizer
+from lmjax.data.tokenizer_folder import CONFIG_FILE, RESTORE
 from lmjax.errors import UserError
 
 PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID = Ids.special
 MASK_PIECE = "<mask>"
-MODEL_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer_config.json"
+MODEL_FILE = "tokenizer.model"
 MAX_PIECE_CHARS = 1 << 14  # at most 64 KiB of UTF-8 go to the encoder at once
-_FORMAT = 1
 _SPACE = "▁"
 
 
@@ -67,8 +70,7 @@ class Tokenizer:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the tokenizer's files to an existing local folder."""
         files_lib.write_whole(os.path.join(folder, MODEL_FILE), self._model)
-        content = json.dumps(self.config, indent=2) + "\n"
-        files_lib.write_whole(os.path.join(folder, CONFIG_FILE), content.encode())
+        tokenizer_folder.write_config(folder, self.config)
 
     def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[np.ndarray]:
         """Ids of each text, int32 [length]; no special ids are added.
@@ -123,7 +125,7 @@ class Tokenizer:
 class IdsTokenizer:
     """What is known of an unknown tokenizer: how many ids it has and which of them are special."""
 
-    SPECIAL = ("pad", "bos", "eos", "unk", "mask", "cls", "sep", "decoder_start")
+    SPECIAL = json_tokenizer.SPECIAL
 
     def __init__(self, vocab_size: int, special: Mapping[str, int | None]) -> None:
         """`special`: id by name, names from `SPECIAL`; None or left out: there is none.
@@ -140,7 +142,12 @@ class IdsTokenizer:
                 raise ValueError(f"special id {name}={token} is outside [0, {vocab_size})")
         ids = {name: special.get(name) for name in self.SPECIAL}
         self.vocab_size = vocab_size
-        self.config = {"format": _FORMAT, "type": "ids", "vocab_size": vocab_size, "special": ids}
+        self.config = {
+            "format": tokenizer_folder.FORMAT,
+            "type": "ids",
+            "vocab_size": vocab_size,
+            "special": ids,
+        }
         self.sha256 = hashlib.sha256(json.dumps(self.config).encode()).hexdigest()
         self.special_ids = tuple(sorted({i for i in ids.values() if i is not None}))
         self.pad_id, self.eos_id, self.unk_id = ids["pad"], ids["eos"], ids["unk"]
@@ -149,8 +156,7 @@ class IdsTokenizer:
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the config file to an existing local folder."""
-        content = json.dumps(self.config, indent=2) + "\n"
-        files_lib.write_whole(os.path.join(folder, CONFIG_FILE), content.encode())
+        tokenizer_folder.write_config(folder, self.config)
 
     def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> NoReturn:
         """Raises UserError, as `encode` and `decode` do."""
@@ -171,7 +177,7 @@ class IdsTokenizer:
         )
 
 
-AnyTokenizer = Tokenizer | IdsTokenizer
+AnyTokenizer = Tokenizer | JsonTokenizer | IdsTokenizer
 
 
 def cut(text: str, max_chars: int) -> Iterator[str]:
@@ -192,32 +198,37 @@ def load(path: str | os.PathLike) -> AnyTokenizer:
     Raises:
       UserError: the folder or a file of it is missing, damaged or of an unknown type.
     """
-    content = _read(path, CONFIG_FILE)
+    content = tokenizer_folder.read(path, CONFIG_FILE)
     try:
         config = json.loads(content)
         kind = config["format"], config["type"]
-        if kind == (_FORMAT, "ids"):
+        if kind == (tokenizer_folder.FORMAT, "ids"):
             return IdsTokenizer(config["vocab_size"], config.get("special", {}))
+        if kind == (tokenizer_folder.FORMAT, json_tokenizer.TYPE):
+            return json_tokenizer.load(path, config)
         sha256 = config["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{paths.join(path, CONFIG_FILE)}: damaged; {_RESTORE}") from error
-    if kind != (_FORMAT, "sentencepiece"):
+        raise UserError(f"{paths.join(path, CONFIG_FILE)}: damaged; {RESTORE}") from error
+    if kind != (tokenizer_folder.FORMAT, "sentencepiece"):
         raise UserError(f"{path}: tokenizer type {kind[1]!r}, format {kind[0]} is unknown here")
-    model = _read(path, MODEL_FILE)
+    model = tokenizer_folder.read(path, MODEL_FILE)
     if hashlib.sha256(model).hexdigest() != sha256:
         file = paths.join(path, MODEL_FILE)
-        raise UserError(f"{file}: not the file its SHA-256 promises; {_RESTORE}")
+        raise UserError(f"{file}: not the file its SHA-256 promises; {RESTORE}")
     return Tokenizer(model, config)
 
 
-def _read(folder: str | os.PathLike, name: str) -> bytes:
-    content = paths.read_bytes(paths.join(folder, name))
-    if content is None:
-        raise UserError(
-            f"{folder}: not a tokenizer ({name} is missing); train one with "
-            "tools/train_tokenizer.py"
-        )
-    return content
+def file_names(folder: str | os.PathLike) -> list[str]:
+    """Names of all files that make the tokenizer of a folder or URL.
 
-
-_RESTORE = "copy the tokenizer again or train it anew"
+    Raises:
+      UserError: its config file is missing or damaged.
+    """
+    content = tokenizer_folder.read(folder, CONFIG_FILE)
+    try:
+        config = json.loads(content)
+        if config["type"] == json_tokenizer.TYPE:
+            return [*json_tokenizer.file_names(config), CONFIG_FILE]
+        return [CONFIG_FILE] if config["type"] == "ids" else [MODEL_FILE, CONFIG_FILE]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{paths.join(folder, CONFIG_FILE)}: damaged; {RESTORE}") from error

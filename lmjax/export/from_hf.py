@@ -25,8 +25,9 @@ from lmjax import config as config_lib
 from lmjax import families, flops
 from lmjax.config import Config, ModelConfig
 from lmjax.data.progress import Progress
-from lmjax.data.tokenizer import IdsTokenizer
+from lmjax.data.tokenizer import IdsTokenizer, JsonTokenizer
 from lmjax.errors import UserError
+from lmjax.export import imported_tokenizer
 from lmjax.families import weights
 from lmjax.hf import tensors as tensors_lib
 from lmjax.hf.format import Format
@@ -54,6 +55,8 @@ class Published:
       tensors: what reads them.
       unused: today's names of tensors that are only kept.
       config_sha256: of config.json.
+      tokenizer: of the folder; None: only the special ids are known.
+      tokenizer_said: how that is called.
     """
 
     family: str
@@ -65,6 +68,8 @@ class Published:
     tensors: Tensors
     unused: list[str]
     config_sha256: str
+    tokenizer: JsonTokenizer | None
+    tokenizer_said: str
 
     def __call__(self, name: str) -> np.ndarray:
         """The tensor with today's name, as it is stored."""
@@ -78,7 +83,8 @@ def check(folder: str) -> Published:
 
     Raises:
       UserError: no such folder, a model_type or a value of its config that is not supported,
-        damaged files, pickles; tensors that are missing, unknown, doubled or of another shape.
+        damaged files, pickles; a tokenizer of another model; tensors that are missing, unknown,
+        doubled or of another shape.
     """
     folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
@@ -98,7 +104,10 @@ def check(folder: str) -> Published:
     files = names.check(entries, model)
     unused = [name for name in fmt.unused(model) if name in files]
     sha256 = hashlib.sha256(content).hexdigest()
-    return Published(family, fmt, model, ids, entries, files, tensors, unused, sha256)
+    tokenizer = imported_tokenizer.read(
+        folder, config, _within(ids, model), model.vocab_size, fmt.tokenizer_of
+    )
+    return Published(family, fmt, model, ids, entries, files, tensors, unused, sha256, *tokenizer)
 
 
 def _read_config(file: Path) -> tuple[bytes, dict[str, Any]]:
@@ -297,6 +306,8 @@ def write(
     scratch = os.path.join(folder, "scratch")
     os.mkdir(scratch)
     leaves = _gather(published, scratch, progress)
+    tokenizer = published.tokenizer
+    identity = {} if tokenizer is None else {"tokenizer_sha256": tokenizer.sha256}
     checkpoint.save_weights(
         os.path.join(folder, "checkpoints"),
         weights.nested(leaves),
@@ -306,14 +317,16 @@ def write(
                 "config_sha256": published.config_sha256,
             },
             "seed": config.train.seed,
+            **identity,
         },
     )
     del leaves
     shutil.rmtree(scratch)
     os.mkdir(os.path.join(folder, "tokenizer"))
-    IdsTokenizer(config.model.vocab_size, _within(published)).save(
-        os.path.join(folder, "tokenizer")
-    )
+    if tokenizer is None:
+        ids = _within(published.ids, published.model)
+        tokenizer = IdsTokenizer(published.model.vocab_size, ids)
+    tokenizer.save(os.path.join(folder, "tokenizer"))
     if published.unused:
         kept = [
             tensors_lib.Tensor(name, array.shape, lambda array=array: array)
@@ -332,16 +345,17 @@ def summary(published: Published) -> str:
     """One line on what was imported."""
     number = sum(math.prod(entry.shape) for entry in published.entries)
     types = ", ".join(sorted(set(published.tensors.types.values())))
+    takes = ": it takes ids and no text" if published.tokenizer is None else ""
     return (
         f"{published.fmt.stock_class}, {number:,} parameters in {len(published.entries)} tensors "
-        f"({types}); without tokenizer: it takes ids and no text"
+        f"({types}); {published.tokenizer_said}{takes}"
     )
 
 
-def _within(published: Published) -> dict[str, int | None]:
+def _within(ids: Mapping[str, int | None], model: ModelConfig) -> dict[str, int | None]:
     """Special ids that the model has rows for; the defaults of a class may be beyond them."""
-    size = published.model.vocab_size
-    return {k: v if v is not None and 0 <= v < size else None for k, v in published.ids.items()}
+    size = model.vocab_size
+    return {k: v if v is not None and 0 <= v < size else None for k, v in ids.items()}
 
 
 def _gather(published: Published, scratch: str, progress: Progress) -> dict[str, np.ndarray]:

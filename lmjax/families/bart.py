@@ -141,5 +141,6 @@ FORMATS = (
         unused=lambda model: {_SHARED: _DECODER} if model.encoder_embeddings else {},
         zeros=("final_logits_bias",),
         prefix="model.",
+        tokenizer_of="merges.txt",
     ),
 )

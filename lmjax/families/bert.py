@@ -120,6 +120,7 @@ FORMATS = (
             (r"LayerNorm\.beta$", "LayerNorm.bias"),
         ),
         prefix="bert.",
+        tokenizer_of="vocab.txt",
         generates=False,
     ),
 )

@@ -102,5 +102,6 @@ FORMATS = (
         write=lambda model, ids: {"embd_pdrop": model.dropout, "attn_pdrop": model.dropout},
         ignored=(r".*\.attn\.(masked_)?bias",),
         prefix="transformer.",
+        tokenizer_of="merges.txt",
     ),
 )

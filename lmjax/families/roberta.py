@@ -83,6 +83,7 @@ FORMATS = (
         unused=lambda model: {} if model.tie_embeddings else {_BIAS: "lm_head.decoder.bias"},
         ignored=(r"roberta\.pooler\..*", r".*\.position_ids"),
         prefix="roberta.",
+        tokenizer_of="merges.txt",
         generates=False,
     ),
 )

@@ -77,6 +77,8 @@ class Format:
       ignored: regexes of tensors that do not belong to the language model (a pooler, buffers).
       renamed: (regex, replacement) pairs that bring older names to today's.
       prefix: what names of the bare model, without its head, lack.
+      tokenizer_of: what a tokenizer.json is built of where there is none: "vocab.txt", as BERT's,
+        or "merges.txt", as GPT-2's; None: of nothing.
       tied_by_file: whether the file alone says if the head's matrix is the embedding's.
       generates: whether there is a generation_config.json.
     """
@@ -98,6 +100,7 @@ class Format:
     ignored: Sequence[str] = ()
     renamed: Sequence[tuple[str, str]] = ()
     prefix: str = ""
+    tokenizer_of: str | None = None
     tied_by_file: bool = False
     generates: bool = True
 

@@ -86,12 +86,18 @@ class Framing:
             return self._checked(name, value)
         if not isinstance(value, str):
             raise UserError(f"{name} is {_shown(value)}, not text; give it in quotes")
-        ids, tokenizer = self._encoded(name, value), self.tokenizer
+        ids = self._encoded(name, value)
         if self.config.architecture == "encoder":
-            ids = [tokenizer.bos_id, *ids, tokenizer.eos_id]
+            ids = [self._framing("bos"), *ids, self._framing("eos")]
         elif self.config.architecture == "encoder_decoder":
-            ids = [*ids, tokenizer.eos_id]
+            ids = [*ids, self._framing("eos")]
         return np.asarray(ids, np.int32)
+
+    def _framing(self, name: str) -> int:
+        token = getattr(self.tokenizer, f"{name}_id")
+        if token is None:
+            raise UserError(f"is text, for which this model's tokenizer lacks {name}; give ids")
+        return token
 
     def _encoded(self, name: str, text: str) -> np.ndarray:
         counts: Counter[str] = Counter()

@@ -36,7 +36,7 @@ class MaskedLM:
     text, each piece by itself, and the rest stay. Special ids are never chosen.
 
     Raises:
-      UserError: a row has no room for text.
+      UserError: a row has no room for text, or the tokenizer has no mask.
     """
 
     seq_len: int
@@ -51,6 +51,11 @@ class MaskedLM:
             raise UserError(
                 f"config.data.seq_len={self.seq_len} leaves no room for text between the two "
                 "special tokens of a masked-LM row; take 3 or more"
+            )
+        if self.ids.mask is None:
+            raise UserError(
+                "masked LM needs a mask token, and the tokenizer names none; take the tokenizer of "
+                "an encoder (tokenizer.path)"
             )
 
     @property

@@ -8,8 +8,9 @@ Raffel et al. 2020 (T5), section 3.1.4, and the T5 code (t5/data/preprocessors.p
     targets  <0> for inviting <1> last eos
 
 As there, a window is cut from the stream without regard to documents, starts with text that stays
-and so ends with a span that goes; sentinels count down from the last row of the embedding. With
-15 % and spans of 3 a window of 568 tokens gives 512 inputs and 114 targets.
+and so ends with a span that goes; sentinels count down from the last row of the embedding, or from
+where an imported tokenizer has them. With 15 % and spans of 3 a window of 568 tokens gives 512
+inputs and 114 targets.
 
 Dimension key: B rows, W raw tokens of a window, S encoder length, T target length, K spans.
 """
@@ -94,9 +95,10 @@ class SpanCorruption:
                 f"{what}, more than there are tokens to stand between them ({length - hidden}); "
                 "lower the rate or lengthen the spans"
             )
-        if spans > NUM_SENTINELS:
+        own = self.ids.num_sentinels
+        if spans > (sentinels := NUM_SENTINELS if own is None else own):
             raise UserError(
-                f"{what}, but there are only {NUM_SENTINELS} sentinels; shorten data.seq_len, "
+                f"{what}, but there are only {sentinels} sentinels; shorten data.seq_len, "
                 "lengthen the spans or lower the rate"
             )
 

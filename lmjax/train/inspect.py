@@ -19,7 +19,7 @@ from rich.text import Text
 from lmjax.batch import INFO_PREFIX, Batch, Ids
 from lmjax.data.pipeline import TrainBatches
 from lmjax.data.store import Store
-from lmjax.data.tokenizer import Tokenizer
+from lmjax.data.tokenizer import AnyTokenizer
 
 _SEGMENT_STYLES = ("cyan", "yellow", "green", "magenta")
 _SPECIAL_STYLE = "bold reverse"
@@ -42,7 +42,7 @@ class Inspector:
 
     batches: TrainBatches
     store: Store
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     ids: Ids
 
     def show(self, console: Console, steps: range, max_rows: int) -> None:
@@ -123,13 +123,13 @@ def _sequences(row: Batch, ids: Ids) -> Iterator[tuple[str, list[Shown]]]:
             ],
         )
     if not hidden:
-        pairs = zip(row["targets"].tolist(), row["weights"].tolist(), strict=True)
+        fields = (row[name].tolist() for name in ("targets", "weights", "segment_ids"))
         yield (
             "targets  ",
             [
                 Shown(token, "" if weight else "dim")
-                for token, weight in pairs
-                if weight or token != ids.pad
+                for token, weight, segment in zip(*fields, strict=True)
+                if segment
             ],
         )
 

@@ -23,7 +23,7 @@ from lmjax.config import Config
 from lmjax.data import cache, pipeline
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.store import Store
-from lmjax.data.tokenizer import Tokenizer
+from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.data.windows import Windows
 from lmjax.errors import UserError
 from lmjax.nn.model import Model
@@ -141,20 +141,22 @@ class Program:
         return rules_lib.place(batch, self.batch_sharding)
 
 
-def make_ids(config: Config, tokenizer: Tokenizer) -> Ids:
+def make_ids(config: Config, tokenizer: AnyTokenizer) -> Ids:
     """The ids of a resolved config's run.
 
     Raises:
       UserError: the embedding has fewer rows than there are ids.
     """
-    num_rows, sentinels = config.model.vocab_size, objectives.num_sentinels(config)
+    num_rows = config.model.vocab_size
+    ids = tokenizer.ids(num_rows)
+    sentinels = objectives.num_sentinels(config) if ids.num_sentinels is None else 0
     if tokenizer.vocab_size + sentinels > num_rows:
         more = f" and the objective needs {sentinels} sentinels" * (sentinels > 0)
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} ids{more}, the embedding {num_rows} rows "
             "(config.model.vocab_size); leave model.vocab_size out or enlarge it"
         )
-    return tokenizer.ids(num_rows)
+    return ids
 
 
 def make_model(config: Config, dtype: Any, device: jax.Device) -> Model:
@@ -244,7 +246,7 @@ def _micro_rows(config: Config, row: flops.Lengths, dtype: Any, mesh: Mesh) -> i
 class Stores:
     """Train and held-out text on disk, and the tokenizer of both."""
 
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     train: Store
     held_out: Store
 

@@ -19,7 +19,7 @@ from lmjax import paths
 from lmjax.config import Config, ModelConfig
 from lmjax.data import cache
 from lmjax.data import tokenizer as tokenizer_lib
-from lmjax.data.tokenizer import IdsTokenizer, Tokenizer
+from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, JsonTokenizer
 from lmjax.errors import UserError
 from lmjax.families import weights
 from lmjax.hf.format import essence
@@ -69,7 +69,7 @@ def inherit(config: Config) -> Config:
     if config.model.vocab_size is None:
         changes["model.vocab_size"] = source.model.vocab_size
     folder = paths.join(path, "tokenizer")
-    if config.tokenizer.path is None and isinstance(tokenizer_lib.load(folder), Tokenizer):
+    if config.tokenizer.path is None and ids_tokenizer(path) is None:
         changes["tokenizer.path"] = folder
     config = config_lib.replace(config, changes)
     _check_shapes(config.model, source.model, path)
@@ -116,13 +116,13 @@ def check_data(config: Config, known: IdsTokenizer | None) -> None:
         )
 
 
-def check_tokenizer(config: Config, known: IdsTokenizer | None, tokenizer: Tokenizer) -> None:
+def check_tokenizer(config: Config, known: IdsTokenizer | None, tokenizer: AnyTokenizer) -> None:
     """Refuses a tokenizer whose special ids are not those of the weights."""
     if known is None:
         return
     got = special_ids(config, tokenizer)
     for name, wanted in special_ids(config, known).items():
-        if wanted is not None and wanted != got[name]:
+        if wanted is not None and got[name] not in (None, wanted):
             raise UserError(
                 f"the imported model's {name} id is {wanted}, the tokenizer's is {got[name]}: it "
                 "is not the one that the model was trained with"
@@ -131,10 +131,27 @@ def check_tokenizer(config: Config, known: IdsTokenizer | None, tokenizer: Token
 
 def ids_tokenizer(path: str) -> IdsTokenizer | None:
     """The tokenizer of a workdir, where only its ids are known."""
-    if paths.read_bytes(paths.join(path, "tokenizer", tokenizer_lib.CONFIG_FILE)) is None:
-        return None
-    found = tokenizer_lib.load(paths.join(path, "tokenizer"))
+    found = _tokenizer(path)
     return found if isinstance(found, IdsTokenizer) else None
+
+
+def with_own_tokenizer(config: Config, path: str | None) -> Config:
+    """For raw text: the config with the imported tokenizer of its workdir, if it has one.
+
+    The workdir's config.json does not name it, so that the folder may be moved.
+    """
+    given = config.tokenizer.path is not None or cache.is_prepared(config.data.path)
+    if given or path is None or not isinstance(_tokenizer(path), JsonTokenizer):
+        return config
+    return config_lib.replace(config, {"tokenizer.path": paths.join(path, "tokenizer")})
+
+
+def _tokenizer(path: str) -> AnyTokenizer | None:
+    """That of a workdir; None where there is none yet."""
+    folder = paths.join(path, "tokenizer")
+    if paths.read_bytes(paths.join(folder, tokenizer_lib.CONFIG_FILE)) is None:
+        return None
+    return tokenizer_lib.load(folder)
 
 
 def restore(

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from lmjax import families, paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
-from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer
+from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, JsonTokenizer
 from lmjax.errors import UserError
 from lmjax.nn.model import Model, smallest_batch
 from lmjax.parallel import mesh as mesh_lib
@@ -131,6 +131,9 @@ def special_ids(config: Config, tokenizer: AnyTokenizer) -> dict[str, int | None
     """
     if isinstance(tokenizer, IdsTokenizer):
         return dict(tokenizer.config["special"])
+    if isinstance(tokenizer, JsonTokenizer):
+        named = tokenizer.config["special"]
+        return named | {"decoder_start": decoder_start_id(config, tokenizer)}
     is_decoder = config.model.architecture == "decoder"
     begin = tokenizer.eos_id if is_decoder else tokenizer.bos_id
     return {
