@@ -86,17 +86,19 @@ def files(config: Config, tokenizer: AnyTokenizer) -> dict[str, bytes]:
         used + _behind(config, tokenizer),
         [names.get(part, part) for part in _FRAMES[architecture]],
     )
-    described = _described(config, names)
+    described = _described(config, tokenizer, names)
     return {MAIN: main, CONFIG: (json.dumps(described, indent=2) + "\n").encode()}
 
 
-def _sentinels(config: Config) -> list[str]:
-    return [f"<extra_id_{number}>" for number in range(objectives.num_sentinels(config))]
+def _sentinels(config: Config, tokenizer: Tokenizer) -> list[str]:
+    """Their names, first to last; no more than there are rows behind the tokenizer's own."""
+    room = config.model.vocab_size - tokenizer.vocab_size
+    return [f"<extra_id_{k}>" for k in range(min(objectives.num_sentinels(config), room))]
 
 
 def _behind(config: Config, tokenizer: Tokenizer) -> list[Special]:
     """Tokens of the rows behind the tokenizer's own: sentinels, and names for rows between."""
-    sentinels = _sentinels(config)
+    sentinels = _sentinels(config, tokenizer)
     if not sentinels:
         return []
     sentinel_id = tokenizer.ids(config.model.vocab_size).sentinel
@@ -106,9 +108,9 @@ def _behind(config: Config, tokenizer: Tokenizer) -> list[Special]:
     return unused + named[::-1]
 
 
-def _described(config: Config, names: Mapping[str, str]) -> dict[str, Any]:
+def _described(config: Config, tokenizer: Tokenizer, names: Mapping[str, str]) -> dict[str, Any]:
     """tokenizer_config.json, in words that transformers 4 and 5 read alike."""
-    is_decoder, sentinels = config.model.architecture == "decoder", _sentinels(config)
+    is_decoder, sentinels = config.model.architecture == "decoder", _sentinels(config, tokenizer)
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.model.max_positions or config.data.seq_len,

@@ -67,7 +67,10 @@ def assert_same(mine, theirs):
 
 def test_gpt2(gpt2, tmp_path):
     line = published.export_folder(gpt2[0], tmp_path / "out")
-    assert line == "GPT2LMHeadModel at step 0, 28,528 numbers in float32, 3 files"
+    said = (
+        "GPT2LMHeadModel at step 0, 28,528 numbers in float32, 3 files; tokenizer.json gives the "
+    )
+    assert line.startswith(said)
     config, generation, tensors = read(tmp_path / "out")
     assert config == {
         "architectures": ["GPT2LMHeadModel"],
@@ -172,7 +175,8 @@ def test_what_is_exported_can_be_imported(family, tied, tokenizer, tmp_path):
         leaves["embed/position"] = leaves["embed/position"][1:]
     assert_same(published.parameters(tmp_path / "back"), leaves)
     published.export_folder(tmp_path / "back", tmp_path / "again")
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    tokenizer_files = {"tokenizer.json", "tokenizer_config.json"}  # do not come back
+    names = sorted({p.name for p in (tmp_path / "out").iterdir()} - tokenizer_files)
     assert names == sorted(p.name for p in (tmp_path / "again").iterdir())
     for name in names:
         if name != "config.json":  # dropout and the like
@@ -316,4 +320,8 @@ def test_the_tool(gpt2, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'out'}: GPT2LMHeadModel at step 0, 28,528 numbers")
     names = ["config.json", "generation_config.json", "model.safetensors"]
+    names += ["tokenizer.json", "tokenizer_config.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
+    command[-1] = f"--output={tmp_path / 'bare'}"
+    subprocess.run([*command, "--notokenizer"], check=True, capture_output=True)
+    assert sorted(p.name for p in (tmp_path / "bare").iterdir()) == names[:3]
