@@ -195,8 +195,12 @@ _CHUNK_BYTES, _FILE_BYTES = 64 << 20, 256 << 20
 
 
 def _chunks(leaf: Any) -> ocp.SaveArgs:
-    """So that a layer of a stack is read without its neighbours: cut between layers first."""
-    return ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if leaf.ndim else ())
+    """So that a layer of a stack is read without its neighbours: cut between layers first.
+
+    Other arrays are cut as Orbax likes; along a long first dim it would make a chunk per index.
+    """
+    is_stack = leaf.ndim > 2 and leaf.shape[0] < leaf.shape[1]
+    return ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if is_stack else ())
 
 
 def _described(step: int, meta: dict[str, Any]) -> dict[str, Any]:
