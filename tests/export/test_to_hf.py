@@ -68,7 +68,7 @@ def assert_same(mine, theirs):
 def test_gpt2(gpt2, tmp_path):
     line = published.export_folder(gpt2[0], tmp_path / "out")
     said = (
-        "GPT2LMHeadModel at step 0, 28,528 numbers in float32, 3 files; tokenizer.json gives the "
+        "GPT2LMHeadModel at step 0, 28,528 numbers in float32, 7 files; tokenizer.json gives the "
     )
     assert line.startswith(said)
     config, generation, tensors = read(tmp_path / "out")
@@ -175,11 +175,11 @@ def test_what_is_exported_can_be_imported(family, tied, tokenizer, tmp_path):
         leaves["embed/position"] = leaves["embed/position"][1:]
     assert_same(published.parameters(tmp_path / "back"), leaves)
     published.export_folder(tmp_path / "back", tmp_path / "again")
-    tokenizer_files = {"tokenizer.json", "tokenizer_config.json"}  # do not come back
-    names = sorted({p.name for p in (tmp_path / "out").iterdir()} - tokenizer_files)
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == sorted(p.name for p in (tmp_path / "again").iterdir())
+    told = {"config.json", "README.md", "SHA256SUMS"}  # of dropout and the like, and where from
     for name in names:
-        if name != "config.json":  # dropout and the like
+        if name not in told:
             assert (tmp_path / "out" / name).read_bytes() == (
                 tmp_path / "again" / name
             ).read_bytes()
@@ -319,9 +319,9 @@ def test_the_tool(gpt2, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'out'}: GPT2LMHeadModel at step 0, 28,528 numbers")
-    names = ["config.json", "generation_config.json", "model.safetensors"]
-    names += ["tokenizer.json", "tokenizer_config.json"]
+    names = ["README.md", "SHA256SUMS", "config.json", "generation_config.json"]
+    names += ["model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
     command[-1] = f"--output={tmp_path / 'bare'}"
     subprocess.run([*command, "--notokenizer"], check=True, capture_output=True)
-    assert sorted(p.name for p in (tmp_path / "bare").iterdir()) == names[:3]
+    assert sorted(p.name for p in (tmp_path / "bare").iterdir()) == names[:5]
