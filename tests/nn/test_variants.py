@@ -10,6 +10,8 @@ from lmjax import flops
 from lmjax.config import ModelConfig
 from lmjax.nn.model import Model
 
+# RoBERTa's blocks are BERT's, T5 1.1 has all that 1.0 has: once is enough for what is slow.
+BLOCKS = [variant for variant in VARIANTS if variant not in ("roberta", "t5")]
 _DEPTH = {"modernbert": 7}  # two units of three layers behind the first one
 
 
@@ -31,7 +33,7 @@ def influence(variant, batch):
     return np.abs(np.asarray(grads))[:, np.concatenate(order)].sum(-1) != 0
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BLOCKS)
 def test_no_leak_from_the_future_or_from_other_documents(variant):
     batch = sequence(variant, [4, 1, 5], source=[3, 2, 6], padding=3)
     seen = influence(variant, batch)
@@ -64,7 +66,7 @@ def test_packed_rows_give_the_logits_of_single_documents(variant):
         start, enc_start = start + length, enc_start + enc_length
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BLOCKS)
 def test_scan_and_unrolled_agree_bit_for_bit(variant):
     # Of a single row XLA computes the products inside of other loops, each program in its own way.
     batch = sequence(variant, [9, 7], source=[6, 12], padding=2)
@@ -88,7 +90,7 @@ def test_scan_and_unrolled_agree_bit_for_bit(variant):
         assert np.array_equal(np.asarray(a).view(np.uint32), np.asarray(b).view(np.uint32))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BLOCKS)
 def test_decoding_from_a_cache_gives_the_logits_of_the_whole(variant):
     if is_encoder(variant):
         pytest.skip("an encoder does not decode")
