@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax.errors import UserError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -69,7 +69,7 @@ def parse_overrides(arguments: list[str]) -> Overrides:
         name, text = _OVERRIDE.fullmatch(argument).groups()
         if text is None:
             raise UserError(f"{argument} has no value; write {argument}=VALUE")
-        overrides[name] = config_lib.parse_value(name, text)
+        overrides[name] = fields_lib.parse_value(name, text)
     return overrides
 
 

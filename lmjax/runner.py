@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmjax import config as config_lib
 from lmjax import families, flops, objectives, paths
+from lmjax import fields as fields_lib
 from lmjax.config import Config
 from lmjax.data import pipeline
 from lmjax.errors import UserError
@@ -53,7 +53,7 @@ def load_config_file(path: str) -> dict[str, Any]:
       UserError: no `get_config`, or an error inside it; no run's config.
     """
     if path.endswith(".json"):
-        return config_lib.to_dict(workdir.parse(paths.read_bytes(path), path).config)
+        return fields_lib.to_dict(workdir.parse(paths.read_bytes(path), path).config)
     if not path.endswith(".py"):
         raise UserError(
             f"config file {path} is neither a Python file nor a run's config.json; see configs/ "
@@ -74,10 +74,10 @@ def load_config_file(path: str) -> dict[str, Any]:
 
 def make_config(raw: dict[str, Any], overrides: dict[str, Any]) -> Config:
     """Command line over config file over the family's preset over the defaults."""
-    flat = config_lib.flatten(raw) | overrides
+    flat = fields_lib.flatten(raw) | overrides
     for name in flat:
-        config_lib.check_name(name)
-    return config_lib.from_dict(families.resolve(config_lib.unflatten(flat)))
+        fields_lib.check_name(name)
+    return fields_lib.from_dict(families.resolve(fields_lib.unflatten(flat)))
 
 
 def _source(request: Request) -> dict[str, str] | None:

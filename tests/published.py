@@ -7,8 +7,8 @@ import numpy as np
 import safetensors.numpy
 import small_run
 
-from lmjax import config as config_lib
 from lmjax import families
+from lmjax import fields as fields_lib
 from lmjax.config import ModelConfig
 from lmjax.data import output
 from lmjax.export import from_hf, to_hf
@@ -77,7 +77,7 @@ def make_run(folder, family, tokenizer, *, saved=True, **fields):
     raw = {"family": family, "data": {"seq_len": 12}, "model": _SIZE | {"vocab_size": 512} | fields}
     raw = families.resolve(raw)
     raw["objective"] = {"name": OBJECTIVES[raw["model"]["architecture"]]}
-    config, rng = setup.resolve(config_lib.from_dict(raw)), np.random.default_rng(0)
+    config, rng = setup.resolve(fields_lib.from_dict(raw)), np.random.default_rng(0)
     (Path(folder) / "tokenizer").mkdir(parents=True)
     tokenizer.save(Path(folder) / "tokenizer")
     workdir.write(folder, RunConfig(config, None))

@@ -3,14 +3,15 @@ import json
 import pytest
 
 from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax.errors import UserError
 
 
 def test_round_trip_through_json_and_hash():
-    config = config_lib.from_dict(
+    config = fields_lib.from_dict(
         {"optimizer": {"weight_decay": [["stack/.*", 0.1], [".*", 0.0]]}, "train": {"seed": 3}}
     )
-    again = config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config))))
+    again = fields_lib.from_dict(json.loads(json.dumps(fields_lib.to_dict(config))))
     assert again == config
     assert hash(again) == hash(config)
     assert config.optimizer.weight_decay == (("stack/.*", 0.1), (".*", 0.0))
@@ -47,7 +48,7 @@ def test_round_trip_through_json_and_hash():
 )
 def test_mistakes_are_named_in_one_line(raw, parts):
     with pytest.raises(UserError) as caught:
-        config_lib.from_dict(raw)
+        fields_lib.from_dict(raw)
     message = str(caught.value)
     assert "\n" not in message
     for part in parts:
@@ -70,13 +71,13 @@ def test_mistakes_are_named_in_one_line(raw, parts):
     ],
 )
 def test_command_line_values(name, text, value):
-    parsed = config_lib.parse_value(name, text)
+    parsed = fields_lib.parse_value(name, text)
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 def test_every_field_says_what_it_is_and_whether_it_may_change():
-    names = config_lib.field_names()
+    names = fields_lib.field_names()
     assert names["train.num_steps"]
     assert names["train.micro_batch_size"]
     assert not names["optimizer.learning_rate"]

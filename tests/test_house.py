@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import lmjax
-from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax.families import FAMILIES
 
 ROOT = Path(lmjax.__file__).parent
@@ -13,7 +13,7 @@ REPOSITORY = ROOT.parent
 
 # Imports only go down; rooms on one floor never import each other.
 FLOORS = [
-    {"errors", "config", "batch", "noise", "flops", "paths"},
+    {"errors", "config", "fields", "batch", "noise", "flops", "paths"},
     {"data", "objectives", "nn", "parallel", "optim", "hf"},
     {"families"},
     {"infer"},
@@ -53,7 +53,18 @@ def test_imports_only_go_down():
 
 
 def test_data_and_objectives_never_import_jax():
-    for room in ("data", "objectives", "noise", "batch", "config", "flops", "paths", "cli", "main"):
+    for room in (
+        "data",
+        "objectives",
+        "noise",
+        "batch",
+        "config",
+        "fields",
+        "flops",
+        "paths",
+        "cli",
+        "main",
+    ):
         for path in [ROOT / f"{room}.py", *(ROOT / room).rglob("*.py")]:
             if not path.exists():
                 continue
@@ -75,7 +86,7 @@ def test_shared_code_names_no_family():
 def test_every_config_field_is_read_somewhere():
     text = "\n".join(p.read_text() for p in SOURCES if p.name != "config.py")
     text += (ROOT / "config.py").read_text().split("class Config(", 1)[0]
-    for name in config_lib.field_names():
+    for name in fields_lib.field_names():
         last = name.rsplit(".", 1)[-1]
         assert re.search(rf"\.{last}\b", text), f"config.{name} is read nowhere"
 

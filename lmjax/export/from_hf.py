@@ -7,12 +7,10 @@ an optimizer's state: what starts there starts with fresh moments.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from lmjax import config as config_lib
-from lmjax import families, flops
+from lmjax import families, flops, objectives
+from lmjax import fields as fields_lib
 from lmjax.config import Config, ModelConfig
 from lmjax.data.progress import Progress
 from lmjax.data.tokenizer import IdsTokenizer, JsonTokenizer
@@ -31,6 +29,7 @@ from lmjax.export import imported_tokenizer
 from lmjax.families import weights
 from lmjax.hf import tensors as tensors_lib
 from lmjax.hf.format import Format
+from lmjax.hf.names import Names, some
 from lmjax.hf.table import Entry
 from lmjax.hf.tensors import Tensors
 from lmjax.train import checkpoint, setup, workdir
@@ -38,7 +37,6 @@ from lmjax.train.workdir import RunConfig
 
 UNUSED = "unused.safetensors"  # what the stock class has but does not compute with
 
-_OBJECTIVE = {"decoder": "clm", "encoder": "mlm", "encoder_decoder": "span_corruption"}
 _SEQ_LEN = 512  # of further training, unless the model's positions end before
 
 
@@ -93,8 +91,8 @@ def check(folder: str) -> Published:
     family, fmt = _format(folder, config)
     tensors = Tensors(folder)
     if lost := tensors.lost():
-        raise UserError(f"{folder}: {_some(lost)} of the index in none of the files")
-    names = _Names(fmt, tensors, folder)
+        raise UserError(f"{folder}: {some(lost)} of the index in none of the files")
+    names = Names(fmt, tensors, folder)
     tied = config.get("tie_word_embeddings", True)
     if not isinstance(tied, bool):
         raise UserError(f"{folder}/config.json: tie_word_embeddings={tied!r} is neither of two")
@@ -144,7 +142,7 @@ def _model(
         fields |= {"tie_embeddings": tied, "vocab_size": config["vocab_size"]}
         shortest = {"seq_len": 2}  # the recipe is not yet asked about
         raw = {"family": family, "model": fields, "data": shortest}
-        model = config_lib.from_dict(raw).model
+        model = fields_lib.from_dict(raw).model
         if model.vocab_size is None:
             raise UserError("vocab_size is missing")
     except UserError as error:
@@ -171,95 +169,6 @@ def _check_size(folder: str, model: ModelConfig, tensors: Tensors) -> None:
         )
 
 
-class _Names:
-    """The names of a folder's tensors, brought to those of today's stock class."""
-
-    def __init__(self, fmt: Format, tensors: Tensors, folder: str):
-        self._fmt, self._tensors, self._folder = fmt, tensors, folder
-        self._found: dict[str, list[str]] = {}
-        for name in tensors.shapes:
-            self._found.setdefault(self._renamed(name), []).append(name)
-
-    def _renamed(self, name: str) -> str:
-        for old, new in self._fmt.renamed:
-            name = re.sub(old, new, name)
-        return name
-
-    def is_tied(self, said: bool) -> bool:
-        """Whether the logits' matrix is the embedding's: as transformers finds out."""
-        fmt, by_file = self._fmt, self._fmt.tied_by_file
-        head = self._found.get(fmt.head)
-        if head is None or not (said or by_file):
-            return head is None and (said or by_file)
-        embedding = self._found.get(fmt.embedding)
-        embedding = embedding or self._found.get(fmt.embedding.removeprefix(fmt.prefix))
-        return embedding is not None and self._tensors.equal(head[0], embedding[0])
-
-    def check(self, entries: list[Entry], model: ModelConfig) -> dict[str, str]:
-        """Today's names -> the folder's; every expected one once, with its shape."""
-        fmt, shapes = self._fmt, {entry.name: entry.shape for entry in entries}
-        same, unused = dict(fmt.same(model)), fmt.unused(model)
-        if model.tie_embeddings:
-            same[fmt.head] = fmt.embedding
-        known = {*shapes, *same, *unused}
-        files: dict[str, str] = {}
-        unknown = []
-        for name, stored in self._found.items():
-            full = name if name in known else fmt.prefix + name
-            if full in known:
-                self._once(full, [*([files[full]] if full in files else []), *stored])
-                files[full] = stored[0]
-            elif not any(re.fullmatch(p, n) for p in fmt.ignored for n in (name, full)):
-                unknown += stored
-        for name, of in same.items():  # which of the two was kept is a matter of the writer
-            if name in files:
-                files.setdefault(of, files[name])
-        self._complain(shapes, files, unknown)
-        self._tensors.check_types(files.values())
-        for name, of in same.items():
-            if name in files and not self._tensors.equal(files[name], files[of]):
-                raise UserError(
-                    f"{self._folder}: {files[name]} and {files[of]} differ, but are one and the "
-                    f"same matrix in {fmt.stock_class}"
-                )
-        return files
-
-    def _once(self, name: str, stored: list[str]) -> None:
-        if len(stored) > 1:
-            raise UserError(f"{self._folder}: {name} is there twice, as {' and '.join(stored)}")
-
-    def _complain(
-        self, shapes: Mapping[str, tuple[int, ...]], files: Mapping[str, str], unknown: list[str]
-    ) -> None:
-        missing = [n for n in shapes if n not in files and n not in self._fmt.zeros]
-        if missing:
-            raise UserError(
-                f"{self._folder}: {_some(missing)} missing: the weights are not all of a "
-                f"{self._fmt.stock_class} as config.json describes it{_near(missing[0], unknown)}"
-            )
-        if unknown:
-            raise UserError(
-                f"{self._folder}: {_some(unknown)} no tensor of a {self._fmt.stock_class} as "
-                "config.json describes it; remove it, or mend config.json"
-            )
-        for name, shape in shapes.items():
-            if name in files and self._tensors.shapes[files[name]] != shape:
-                raise UserError(
-                    f"{self._folder}: {files[name]} is {list(self._tensors.shapes[files[name]])}, "
-                    f"by config.json it has to be {list(shape)}"
-                )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
-    return names[0] + more
-
-
-def _near(name: str, others: list[str]) -> str:
-    near = difflib.get_close_matches(name, others, n=1)
-    return f" (there is {near[0]})" if near else ""
-
-
 def _seq_len(max_positions: int | None) -> int:
     """Length of rows of further training."""
     return min(max_positions or _SEQ_LEN, _SEQ_LEN)
@@ -282,11 +191,11 @@ def config_of(published: Published, overrides: Mapping[str, Any]) -> Config:
     recipe = {
         "family": published.family,
         "model": model.model_dump(),
-        "objective": {"name": _OBJECTIVE[model.architecture]},
+        "objective": {"name": objectives.first_for(model.architecture)},
         "data": {"seq_len": _seq_len(model.max_positions)},
     }
-    flat = config_lib.flatten(recipe) | dict(overrides)
-    return setup.resolve(config_lib.from_dict(config_lib.unflatten(flat)))
+    flat = fields_lib.flatten(recipe) | dict(overrides)
+    return setup.resolve(fields_lib.from_dict(fields_lib.unflatten(flat)))
 
 
 def write(

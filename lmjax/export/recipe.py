@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax.config import Config, DataConfig
 from lmjax.data.files import BUNDLED
 from lmjax.export.facts import base_name, base_names
@@ -31,7 +31,7 @@ def public(run: RunConfig) -> RunConfig:
     for name, value in _places(run.config).items():
         changes[name] = (base_names if name.startswith("data.") else base_name)(value)
     source = run.source and {**run.source, "file": base_name(run.source["file"])}
-    config = config_lib.replace(run.config, changes)
+    config = fields_lib.replace(run.config, changes)
     return dataclasses.replace(run, config=config, source=source, changes=[])
 
 
@@ -59,5 +59,5 @@ def command(config: Config) -> str:
 
 
 def _places(config: Config) -> dict[str, str]:
-    values = {name: value for name, value, _ in config_lib.leaves(config)}
+    values = {name: value for name, value, _ in fields_lib.leaves(config)}
     return {name: values[name] for name in PLACES if values[name] is not None}

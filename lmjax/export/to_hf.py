@@ -7,7 +7,6 @@ more than one of them is in memory.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +59,7 @@ def describe(path: str, dtype: str) -> Exportable:
     Raises:
       UserError: there is no run, or no stock class can express its model.
     """
-    path = path if paths.is_remote(path) else os.path.expanduser(path)
-    run = workdir.read(path)
-    if run is None:
-        raise UserError(f"workdir {path} holds no run; train one there first, or check the path")
+    path, run = workdir.existing(path)
     config, tokenizer = run.config, tokenizer_lib.load(paths.join(path, "tokenizer"))
     ids = trained.special_ids(config, tokenizer)
     fmt, hf_config = _expressed(config, ids, dtype)
@@ -120,7 +116,7 @@ def export(
       UserError: as `describe`; there is no such checkpoint; or transformers would make another
         tokenizer of the files.
     """
-    path = path if paths.is_remote(path) else os.path.expanduser(path)
+    path, _ = workdir.existing(path)
     model = describe(path, dtype)
     told = "without tokenizer"
     if with_tokenizer:

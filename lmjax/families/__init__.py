@@ -42,7 +42,7 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
         that those of `model` are laid over. Without a preset they are the family's `BASE`.
 
     Returns:
-      A copy, for `config.from_dict`.
+      A copy, for `fields.from_dict`.
 
     Raises:
       UserError: on an unknown family or preset, naming the nearest ones.

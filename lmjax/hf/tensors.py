@@ -46,6 +46,7 @@ class Tensors:
         self.types: dict[str, str] = {}
         self._file_of: dict[str, Path] = {}
         self._open: dict[Path, safetensors.safe_open] = {}
+        self._promised: set[str] = set()  # by an index
         for file in self._files():
             self._read_header(file)
 
@@ -78,8 +79,6 @@ class Tensors:
         self._promised = set(weight_map)
         return [self.folder / n for n in names]
 
-    _promised: set[str] | None = None
-
     def _read_header(self, file: Path) -> None:
         try:
             opened = self._open[file] = safetensors.safe_open(file, framework="numpy")
@@ -98,7 +97,7 @@ class Tensors:
 
     def lost(self) -> list[str]:
         """Names that the index promises and no file has."""
-        return sorted((self._promised or set()) - set(self.shapes))
+        return sorted(self._promised - set(self.shapes))
 
     def check_types(self, names: Iterable[str]) -> None:
         """Raises UserError on a tensor whose numbers are of a kind that is no weight here."""

@@ -31,6 +31,11 @@ def make(config: Config, ids: Ids) -> Objective:
     return module.make(config, ids)
 
 
+def first_for(architecture: str) -> str:
+    """Name of the usual objective of a kind of model, the first in `OBJECTIVES`."""
+    return next(name for name, m in OBJECTIVES.items() if architecture == m.ARCHITECTURE)
+
+
 def num_sentinels(config: Config) -> int:
     """Ids that the objective needs beside the tokenizer's."""
     return OBJECTIVES[config.objective.name].NUM_SENTINELS

@@ -11,6 +11,7 @@ from rich.console import Console as RichConsole
 from rich.table import Column, Table
 
 from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax import flops
 from lmjax.config import Config
 from lmjax.optim.policy import name_of
@@ -154,7 +155,7 @@ def _name(header: str) -> Column:
 
 def _config_table(config: Config) -> Table:
     table = Table(_name("field"), "value", "on resume", title="Config")
-    for name, value, is_free in config_lib.leaves(config):
+    for name, value, is_free in fields_lib.leaves(config):
         table.add_row(f"config.{name}", str(value), "free" if is_free else "fixed")
     return table
 

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax import flops, objectives
 from lmjax.batch import Ids, Objective, device_fields, rows
 from lmjax.config import Config
@@ -57,7 +57,7 @@ def resolve(config: Config, tokenizer_size: int | None = None) -> Config:
         changes["model.vocab_size"] = -(-(size + objectives.num_sentinels(config)) // 128) * 128
     if config.schedule.decay_steps is None:
         changes["schedule.decay_steps"] = max(config.train.num_steps, config.schedule.warmup_steps)
-    return config_lib.replace(config, changes)
+    return fields_lib.replace(config, changes)
 
 
 @dataclass(frozen=True)

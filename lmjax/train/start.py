@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax import paths
 from lmjax.config import Config, ModelConfig
 from lmjax.data import cache
@@ -48,9 +48,9 @@ def source_config(path: str) -> Config:
 
 def recipe_of(path: str) -> dict[str, Any]:
     """The fields of a run's config, for another one that goes on from its weights."""
-    flat = config_lib.flatten(config_lib.to_dict(source_config(path)))
+    flat = fields_lib.flatten(fields_lib.to_dict(source_config(path)))
     flat |= {"schedule.decay_steps": None, "train.init_from": None}
-    return config_lib.unflatten(flat)
+    return fields_lib.unflatten(flat)
 
 
 def inherit(config: Config) -> Config:
@@ -71,7 +71,7 @@ def inherit(config: Config) -> Config:
     folder = paths.join(path, "tokenizer")
     if config.tokenizer.path is None and ids_tokenizer(path) is None:
         changes["tokenizer.path"] = folder
-    config = config_lib.replace(config, changes)
+    config = fields_lib.replace(config, changes)
     _check_shapes(config.model, source.model, path)
     if config.train.init_optimizer and source.optimizer.name != config.optimizer.name:
         raise UserError(
@@ -143,7 +143,7 @@ def with_own_tokenizer(config: Config, path: str | None) -> Config:
     given = config.tokenizer.path is not None or cache.is_prepared(config.data.path)
     if given or path is None or not isinstance(_tokenizer(path), JsonTokenizer):
         return config
-    return config_lib.replace(config, {"tokenizer.path": paths.join(path, "tokenizer")})
+    return fields_lib.replace(config, {"tokenizer.path": paths.join(path, "tokenizer")})
 
 
 def _tokenizer(path: str) -> AnyTokenizer | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,10 +81,7 @@ def load(
     Raises:
       UserError: there is no run or no such checkpoint, or the mesh does not fit the devices.
     """
-    path = path if paths.is_remote(path) else os.path.expanduser(path)
-    run = workdir.read(path)
-    if run is None:
-        raise UserError(f"workdir {path} holds no run; train one there first, or check the path")
+    path, run = workdir.existing(path)
     config = workdir.resume(run, None, overrides or {}).config
     tokenizer = tokenizer_lib.load(paths.join(path, "tokenizer"))
     mesh = mesh_lib.make_mesh(config.mesh, devices)

@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 from etils import epath
 
-from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax import paths
 from lmjax.config import Config
 from lmjax.errors import UserError
@@ -134,7 +134,7 @@ def content(run: RunConfig) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "source": run.source,
-        "config": config_lib.to_dict(run.config),
+        "config": fields_lib.to_dict(run.config),
         "changes": run.changes,
     }
 
@@ -171,12 +171,25 @@ def parse(data: bytes, file: str) -> RunConfig:
                 f"{file} has format {raw['format']}, this lmjax reads {_FORMAT}; "
                 "use the version of lmjax that wrote it"
             )
-        return RunConfig(config_lib.from_dict(raw["config"]), raw["source"], raw["changes"])
+        return RunConfig(fields_lib.from_dict(raw["config"]), raw["source"], raw["changes"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} is no run's config ({type(error).__name__}: {error}); "
             "restore it or give another --workdir"
         ) from None
+
+
+def existing(path: str) -> tuple[str, RunConfig]:
+    """A workdir that is only read: its path with the home folder written out, and its run.
+
+    Raises:
+      UserError: there is no run.
+    """
+    path = path if paths.is_remote(path) else os.path.expanduser(path)
+    run = read(path)
+    if run is None:
+        raise UserError(f"workdir {path} holds no run; train one there first, or check the path")
+    return path, run
 
 
 def resume(
@@ -198,10 +211,10 @@ def resume(
             f"this workdir was started from {was}, and {source['file']} is not the same file; "
             "give another --workdir, or leave out --config to go on with the run that is here"
         )
-    is_free = config_lib.field_names()
-    current = {name: value for name, value, _ in config_lib.leaves(run.config)}
-    wanted = config_lib.replace(run.config, overrides)
-    asked = {name: value for name, value, _ in config_lib.leaves(wanted)}
+    is_free = fields_lib.field_names()
+    current = {name: value for name, value, _ in fields_lib.leaves(run.config)}
+    wanted = fields_lib.replace(run.config, overrides)
+    asked = {name: value for name, value, _ in fields_lib.leaves(wanted)}
     changes = []
     for name in overrides:
         old, new = current[name], asked[name]

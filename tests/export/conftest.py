@@ -4,8 +4,8 @@ export: for all that looks at what exports write."""
 import pytest
 import small_run
 
-from lmjax import config as config_lib
 from lmjax import families, runner
+from lmjax import fields as fields_lib
 from lmjax.data import files, tokenizer, tokenizer_training
 from lmjax.train import setup
 
@@ -48,7 +48,7 @@ def make_config():
             "objective": {"name": OBJECTIVES[base["architecture"]]},
             "data": {"seq_len": 64},
         }
-        return setup.resolve(config_lib.from_dict(families.resolve(raw)), tok.vocab_size)
+        return setup.resolve(fields_lib.from_dict(families.resolve(raw)), tok.vocab_size)
 
     return make
 

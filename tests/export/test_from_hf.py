@@ -14,7 +14,7 @@ import published
 import pytest
 import safetensors.numpy
 
-from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax.errors import UserError
 from lmjax.export import from_hf
 from lmjax.families import weights
@@ -414,7 +414,7 @@ def test_the_recipe_is_the_users(made):
     read = from_hf.check(str(made("bert")))
     overrides = {"optimizer.learning_rate": 1e-5, "model.dropout": 0.25, "data.seq_len": 8}
     config = from_hf.config_of(read, overrides)
-    flat = config_lib.flatten(config_lib.to_dict(config))
+    flat = fields_lib.flatten(fields_lib.to_dict(config))
     assert overrides.items() <= flat.items()
 
 

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from lmjax import config as config_lib
 from lmjax import families
+from lmjax import fields as fields_lib
 from lmjax.data.tokenizer import IdsTokenizer
 from lmjax.families import weights
 from lmjax.train import checkpoint, setup, workdir
@@ -36,7 +36,7 @@ def test_an_export_is_streamed(tmp_path):
             "vocab_size": 32_000,
         },
     }
-    config = setup.resolve(config_lib.from_dict(families.resolve(raw)))
+    config = setup.resolve(fields_lib.from_dict(families.resolve(raw)))
     run, out = tmp_path / "run", tmp_path / "out"
     for folder in (run / "tokenizer", tmp_path / "scratch", out):
         folder.mkdir(parents=True)

@@ -13,7 +13,7 @@ import published
 import pytest
 import safetensors.numpy
 
-from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax.data import files, tokenizer_training
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import IdsTokenizer
@@ -201,7 +201,7 @@ def test_what_the_class_keeps_beside_the_model_is_kept(tokenizer, tmp_path):
 def test_what_training_saves_is_exported_alike(preset, gpt2, tokenizer, tmp_path):
     config, leaves = published.make_run(tmp_path / "run", "gpt2", tokenizer)
     assert_same(leaves, gpt2[1])
-    program = setup.make_program(config_lib.replace(config, {"mesh.preset": preset}))
+    program = setup.make_program(fields_lib.replace(config, {"mesh.preset": preset}))
     params = jax.device_put(weights.nested(leaves), program.shardings.params)
     split = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(params)}
     assert split == {8}

@@ -10,8 +10,8 @@ import pytest
 from models import CASES, Case, batch, training_batch
 from safetensors.numpy import load_file, save_file
 
-from lmjax import config as config_lib
 from lmjax import families
+from lmjax import fields as fields_lib
 from lmjax.config import ModelConfig
 from lmjax.data.tokenizer import IdsTokenizer
 from lmjax.errors import UserError
@@ -104,7 +104,7 @@ def run_of(path, case, preset, fields, num_steps):
         "train": {"global_batch_size": 4},
         "schedule": {"warmup_steps": 1},
     }
-    config = setup.resolve(config_lib.from_dict(families.resolve(raw)))
+    config = setup.resolve(fields_lib.from_dict(families.resolve(raw)))
     steps = ours.steps(config)
     with steps.program.context():
         state, rng = steps.program.init(), np.random.default_rng(0)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lmjax import config as config_lib
 from lmjax import families
+from lmjax import fields as fields_lib
 from lmjax.errors import UserError
 from lmjax.families import gpt2
 
@@ -11,7 +11,7 @@ from lmjax.families import gpt2
 def test_every_preset_is_a_config():
     for preset in gpt2.PRESETS:
         raw = families.resolve({"family": "gpt2", "model": {"preset": preset}})
-        model = config_lib.from_dict(raw).model
+        model = fields_lib.from_dict(raw).model
         assert model.preset == preset
         assert model.architecture == "decoder"
 

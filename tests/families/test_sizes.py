@@ -2,8 +2,8 @@
 
 import pytest
 
-from lmjax import config as config_lib
 from lmjax import families, flops
+from lmjax import fields as fields_lib
 
 # Family or preset -> rows of the released embedding.
 VOCABULARY = {
@@ -69,7 +69,7 @@ def model_of(family, preset):
     size = VOCABULARY.get(preset) or VOCABULARY[family]
     raw = {"family": family, "model": {"preset": preset, "vocab_size": size}}
     raw["data"] = {"seq_len": 512}
-    return config_lib.from_dict(families.resolve(raw)).model
+    return fields_lib.from_dict(families.resolve(raw)).model
 
 
 def test_every_preset_has_a_published_number():

@@ -15,6 +15,7 @@ import small_run
 
 from lmjax import config as config_lib
 from lmjax import families, paths
+from lmjax import fields as fields_lib
 from lmjax.data import files, output, tokenizer_training
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import IdsTokenizer
@@ -35,7 +36,7 @@ def make_run(folder, family, objective, tokenizer, steps):
     small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "head_dim": 8, "mlp_size": 32}
     raw = {"family": family, "objective": {"name": objective}, "data": {"seq_len": 16}}
     raw = families.resolve(raw | {"model": small | {"vocab_size": 512}})
-    config = setup.resolve(config_lib.from_dict(raw))
+    config = setup.resolve(fields_lib.from_dict(raw))
     program = setup.make_program(config, jax.devices()[:1])
     home = Workdir(folder)
     home.write(RunConfig(config, None))

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax import objectives
 from lmjax.data.pipeline import TrainBatches
 from lmjax.train import setup
@@ -17,7 +18,7 @@ def inspect(tmp_path_factory):
     cache_dir = str(tmp_path_factory.mktemp("cache"))
 
     def make(name):
-        config = config_lib.replace(
+        config = fields_lib.replace(
             config_lib.Config(),
             {
                 "objective.name": name,

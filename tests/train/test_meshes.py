@@ -6,6 +6,7 @@ import pytest
 
 from lmjax import config as config_lib
 from lmjax import families, flops
+from lmjax import fields as fields_lib
 from lmjax.optim.optimizer import OPTIMIZERS
 from lmjax.train import setup
 from lmjax.train.checkpoint import Checkpoints
@@ -39,7 +40,7 @@ def text(tmp_path_factory):
 def make_config(text, family, **overrides):
     fields = families.resolve({"family": family})["model"]
     width = {"hidden_size": 64, "num_layers": 2, "num_heads": 8, "head_dim": 8, "mlp_size": 128}
-    return config_lib.replace(
+    return fields_lib.replace(
         config_lib.Config(),
         {
             **{f"model.{name}": value for name, value in (fields | width).items()},
@@ -65,7 +66,7 @@ class Run:
 
     def __init__(self, config, mesh=None, devices=1, micro=16):
         fields = {f"mesh.{name}": value for name, value in (mesh or {}).items()}
-        config = config_lib.replace(config, {**fields, "train.micro_batch_size": micro})
+        config = fields_lib.replace(config, {**fields, "train.micro_batch_size": micro})
         stores = setup.open_stores(config)
         config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
         ids = setup.make_ids(config, stores.tokenizer)

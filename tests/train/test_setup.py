@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax import objectives
 from lmjax.batch import Ids
 from lmjax.errors import UserError
@@ -10,7 +11,7 @@ from lmjax.train import setup
 
 
 def make_config(**overrides):
-    return config_lib.replace(config_lib.Config(), overrides)
+    return fields_lib.replace(config_lib.Config(), overrides)
 
 
 def tokenizer(size):

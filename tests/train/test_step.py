@@ -5,6 +5,7 @@ import pytest
 
 from lmjax import config as config_lib
 from lmjax import families
+from lmjax import fields as fields_lib
 from lmjax.batch import Ids
 from lmjax.noise import RowNoise
 from lmjax.train import loss, setup
@@ -17,7 +18,7 @@ OBJECTIVES = {"gpt2": "clm", "bert": "mlm", "t5": "span_corruption"}
 def make_config(family="gpt2", **overrides):
     fields = families.resolve({"family": family})["model"]
     return setup.resolve(
-        config_lib.replace(
+        fields_lib.replace(
             config_lib.Config(),
             {
                 **{f"model.{name}": value for name, value in fields.items()},
@@ -90,7 +91,7 @@ def whole(request):
 @pytest.mark.parametrize(("micro", "devices"), [(2, 1), (16, 8), (8, 2)])
 def test_micro_batches_and_devices_change_nothing(whole, micro, devices):
     config, batches, (losses, state, metrics, _) = whole
-    config = config_lib.replace(config, {"train.micro_batch_size": micro})
+    config = fields_lib.replace(config, {"train.micro_batch_size": micro})
     got_losses, got, got_metrics, _ = run(config, batches, devices)
     np.testing.assert_allclose(got_losses, losses, rtol=1e-5)
     assert max_difference(got.params, state.params) < 1e-7  # 1e-5 of the learning rate
@@ -191,7 +192,7 @@ def test_dropout_follows_seed_and_step_and_is_off_in_evaluation():
     batch = make_batch(config)
 
     def gradient_norms(seed):
-        seeded = config_lib.replace(config, {"train.seed": seed, "optimizer.learning_rate": 1e-30})
+        seeded = fields_lib.replace(config, {"train.seed": seed, "optimizer.learning_rate": 1e-30})
         program = setup.make_program(seeded, jax.devices()[:1])
         with program.context():
             steps, state, norms = setup.make_steps(program, make_tables()), program.init(), []

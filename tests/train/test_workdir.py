@@ -4,6 +4,7 @@ import uuid
 import pytest
 
 from lmjax import config as config_lib
+from lmjax import fields as fields_lib
 from lmjax import paths
 from lmjax.errors import UserError
 from lmjax.train import lease, workdir
@@ -19,7 +20,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run():
-    config = config_lib.replace(config_lib.Config(), {"schedule.decay_steps": 1000})
+    config = fields_lib.replace(config_lib.Config(), {"schedule.decay_steps": 1000})
     return RunConfig(config, SOURCE)
 
 
@@ -60,7 +61,7 @@ def test_free_fields_change_and_are_recorded(run):
     ],
 )
 def test_fixed_fields_are_refused_with_both_values(run, field, value):
-    before = {n: v for n, v, _ in config_lib.leaves(run.config)}[field]
+    before = {n: v for n, v, _ in fields_lib.leaves(run.config)}[field]
     with pytest.raises(UserError) as caught:
         workdir.resume(run, SOURCE, {field: value})
     assert f"config.{field}" in str(caught.value)
