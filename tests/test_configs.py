@@ -1,4 +1,5 @@
-"""The shipped tiny configs, run as a user runs them: do they learn, and from context?"""
+"""The shipped tiny configs, run as a user runs them: do they learn, and from context? Is what they
+export the same model to transformers?"""
 
 import os
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import small_run
+import stock_classes
 
 from lmjax.data.pipeline import EvalBatches
-from lmjax.train import setup, workdir
+from lmjax.train import setup, trained, workdir
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.evaluate import evaluate
 
@@ -43,23 +46,34 @@ class Shuffled:
 
 
 @pytest.mark.slow
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")  # 2026-11: of third-party imports (torch, transformers)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("name", "nats"), [("t5_tiny", 0.15), ("bert_tiny", 0.15), ("gpt2_tiny", 1.0)]
 )
-def test_a_tiny_config_learns_and_uses_context(name, nats, tmp_path):
+def test_a_tiny_config_learns_and_leaves_for_transformers(name, nats, tmp_path):
+    stock_classes.library()
     command = [f"--config={CONFIGS / name}.py", f"--workdir={tmp_path / 'run'}"]
     subprocess.run(
         [sys.executable, "-m", "lmjax.main", *command],
         check=True,
         env=os.environ | {"XLA_FLAGS": ""},
     )
-    config = workdir.read(tmp_path / "run").config
+    _assert_context_is_used(tmp_path / "run", nats)
+    small_run.export(tmp_path / "run", tmp_path / "exported")
+    run = trained.load(str(tmp_path / "run"), devices=jax.devices()[:1])
+    stock_classes.assert_same_tokenizer(run, tmp_path / "exported", stock_classes.bundled_lines())
+    stock_classes.assert_same_use(run, tmp_path / "exported")
+
+
+def _assert_context_is_used(path, nats):
+    config = workdir.read(path).config
     stores = setup.open_stores(config)
     ids = setup.make_ids(config, stores.tokenizer)
     program = setup.make_program(config, jax.devices()[:1], ids)
     data = setup.open_data(config, stores, program.objective)
-    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", keep=config.checkpoint.keep)
+    checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep)
     with program.context():
         step = setup.make_steps(program, data.tables).eval_step
         state = checkpoints.restore(config.train.num_steps, program.abstract, program.shardings)

@@ -8,6 +8,8 @@ import numpy as np
 import published
 import published_tokenizers as made
 import pytest
+import small_run
+import stock_classes
 from small_run import CORPUS
 
 from lmjax import runner
@@ -79,6 +81,20 @@ def test_an_import_goes_on_with_its_own_tokenizer(model_type, imports, data, tmp
         capsys.readouterr()
         assert runner.evaluate(runner.Request(None, moved, {})) == 0
         assert np.isfinite(json.loads(capsys.readouterr().out.splitlines()[-1])["loss"])
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")  # 2026-11: of third-party imports (torch, transformers)
+@pytest.mark.parametrize("model_type", IDS)
+def test_what_was_trained_further_leaves_as_it_came(model_type, imports, data, tmp_path):
+    stock_classes.library()
+    workdir = str(shutil.copytree(imports / model_type, tmp_path / "run"))
+    assert runner.train(runner.Request(None, workdir, data)) == 0
+    trained_steps(workdir)
+    small_run.export(workdir, tmp_path / "exported")
+    run = trained.load(workdir, devices=jax.devices()[:1])
+    stock_classes.assert_same_ids(run, tmp_path / "exported", stock_classes.bundled_lines())
+    stock_classes.assert_same_use(run, tmp_path / "exported")
 
 
 def _scores(workdir):

@@ -48,6 +48,8 @@ class Subject:
         return self.repo.split("/")[1] if self.repo else self.facts.name
 
 
+PLACE = "PATH_OF_THIS_FOLDER"
+
 KINDS = {
     "encoder": "an encoder, pre-trained by masked language modelling",
     "decoder": "a decoder, pre-trained by causal language modelling",
@@ -103,13 +105,15 @@ def _origin(facts: Facts) -> str:
 def use(subject: Subject) -> str:
     """What it is for, and how it is loaded."""
     architecture = subject.facts.config.model.architecture
-    name = subject.repo or "PATH_OF_THIS_FOLDER"
+    name = subject.repo or PLACE
+    is_ours = subject.facts.tokenizer.get("type") == "sentencepiece"
     text = snippet(
         architecture,
         subject.fmt.stock_class,
         name,
         subject.ids,
         has_tokenizer=subject.has_tokenizer,
+        names_sentinels=subject.has_tokenizer and is_ours,
         fills_spans=architecture == "encoder_decoder" and subject.facts.is_trained,
     )
     known = subject.facts.imported is None and subject.facts.config.train.init_from is None

@@ -34,14 +34,14 @@ features = output.hidden_states[-1]  # [rows, tokens, width], for a head of your
         """\
 inputs = tokenizer("The weather is", return_tensors="pt")
 with torch.no_grad():
-    output = model.generate(**inputs, max_new_tokens=40, do_sample=True)
+    output = model.generate(**inputs, max_new_tokens=20, do_sample=True)
     loss = model(**inputs, labels=inputs["input_ids"]).loss  # nats per token: a score
 print(tokenizer.decode(output[0]))
 """,
         """\
 input_ids = torch.tensor([{ids}])
 with torch.no_grad():
-    output = model.generate(input_ids, max_new_tokens=40, do_sample=True)
+    output = model.generate(input_ids, max_new_tokens=20, do_sample=True)
     loss = model(input_ids, labels=input_ids).loss  # nats per token: a score
 print(output[0])
 """,
@@ -62,8 +62,13 @@ model(input_ids, labels=labels).loss.backward()  # fine-tuning to text-to-text
 }
 
 
-# The same for filling spans, where lmjax has trained it with its own sentinels.
+# Filling spans, where lmjax has trained that: sentinels have names, have none, there are only ids.
 _SPANS = (
+    """\
+inputs = tokenizer("It is <extra_id_0> today.", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))  # fill the span
+
+""",
     """\
 sentinel = model.config.vocab_size - 1  # of the first hidden span; that of the next is one less
 before, after = (tokenizer(t, add_special_tokens=False).input_ids for t in ("It is", "today."))
@@ -87,6 +92,7 @@ def snippet(
     ids: Mapping[str, int | None],
     *,
     has_tokenizer: bool,
+    names_sentinels: bool,
     fills_spans: bool,
 ) -> str:
     """Code that loads and uses the model.
@@ -97,10 +103,11 @@ def snippet(
       name: what `from_pretrained` gets.
       ids: special ids, by name.
       has_tokenizer: whether its files are in the folder.
+      names_sentinels: whether text can spell <extra_id_0> to it.
       fills_spans: whether it was trained by span corruption here.
     """
-    which = 0 if has_tokenizer else 1
-    text = _SPANS[which] * fills_spans + _USE[architecture][which]
+    spans = _SPANS[0 if names_sentinels else 1 if has_tokenizer else 2]
+    text = spans * fills_spans + _USE[architecture][0 if has_tokenizer else 1]
     classes = f"AutoTokenizer, {stock_class}" if has_tokenizer else stock_class
     head = _HEAD.format(classes=classes, stock_class=stock_class, name=name)
     if has_tokenizer:

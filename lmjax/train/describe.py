@@ -119,6 +119,8 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
         "               train it further:     "
         f"python -m lmjax.main --workdir={folder.name} --config.train.num_steps={2 * steps}",
         f"               draw its curves:      tensorboard --logdir={folder.name}/tensorboard",
+        "               use it elsewhere:     "
+        f"python tools/export_hf.py --workdir={folder.name} --output=FOLDER",
     ]
 
 

@@ -248,10 +248,12 @@ def test_free_text_is_only_shown(text, subject):
     assert runner.workdir.content(recipe.public(hostile.facts.run))
 
 
-@pytest.mark.parametrize("has_tokenizer", [True, False])
+@pytest.mark.parametrize(
+    ("has_tokenizer", "names_sentinels"), [(True, True), (True, False), (False, False)]
+)
 @pytest.mark.parametrize("fills_spans", [True, False])
 @pytest.mark.parametrize("architecture", card.PIPELINES)
-def test_snippets_are_python(architecture, fills_spans, has_tokenizer):
+def test_snippets_are_python(architecture, fills_spans, has_tokenizer, names_sentinels):
     ids = {"cls": 3, "mask": None, "sep": 1, "bos": 1, "eos": 1}
     text = snippet(
         architecture,
@@ -259,6 +261,7 @@ def test_snippets_are_python(architecture, fills_spans, has_tokenizer):
         "me/mine",
         ids,
         has_tokenizer=has_tokenizer,
+        names_sentinels=names_sentinels,
         fills_spans=fills_spans and architecture == "encoder_decoder",
     )
     compile(text, "snippet", "exec")

@@ -31,20 +31,19 @@ VARIANTS = {
 }
 
 
-@functools.cache
 def make_model(variant, *, unroll=1, **fields):
     """Model and seed-0 parameters; every parameter is moved so that none is 0 or 1."""
     config = ModelConfig(**VARIANTS[variant] | fields)
-    model = Model(config, VOCAB, unroll=unroll)
-    batch = sequence(variant, [3, 2])
+    return Model(config, VOCAB, unroll=unroll), _parameters(config)
+
+
+@functools.cache
+def _parameters(config):
+    model, batch = Model(config, VOCAB), sequence(config.architecture, [3, 2])
     params = jax.jit(lambda key: nn.unbox(model.init(key, batch)["params"]))(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return model, jax.tree.unflatten(tree, moved)
+    rng = np.random.default_rng(1)
+    move = lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32)
+    return jax.tree.map(lambda leaf: jnp.asarray(move(np.asarray(leaf))), params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -54,11 +53,15 @@ def apply(model, params, batch):
 
 
 def is_two(variant):
-    return VARIANTS[variant]["architecture"] == "encoder_decoder"
+    return _architecture(variant) == "encoder_decoder"
 
 
 def is_encoder(variant):
-    return VARIANTS[variant]["architecture"] == "encoder"
+    return _architecture(variant) == "encoder"
+
+
+def _architecture(variant):
+    return VARIANTS[variant]["architecture"] if variant in VARIANTS else variant
 
 
 def segments(lengths, padding=0):
@@ -69,7 +72,10 @@ def segments(lengths, padding=0):
 
 
 def sequence(variant, lengths, *, source=None, padding=0, first=0):
-    """A batch of one row of packed documents whose ids are all different, from `first` on."""
+    """A batch of one row of packed documents whose ids are all different, from `first` on.
+
+    `variant`: of VARIANTS, or an architecture.
+    """
     segment_ids, positions = segments(lengths, padding)
     count = segment_ids.size
     batch = {
