@@ -81,7 +81,8 @@ def pieces(folder, vocab_size=640, sentinels=0):
     tokenizer.train_from_iterator(lines(), trainer)
     tokenizer.add_special_tokens([f"<extra_id_{i}>" for i in reversed(range(sentinels))])
     said = zip(("pad", "eos", "unk", "bos", "mask"), names, strict=True)
-    folder = write(folder, tokenizer, {f"{name}_token": token for name, token in said})
+    names = {f"{name}_token": token for name, token in said}
+    folder = write(folder, tokenizer, {"tokenizer_class": "PreTrainedTokenizerFast", **names})
 
     def unmark_bytes(content):
         added = content["added_tokens"]

@@ -116,14 +116,20 @@ def _continues(run, folder):
 
 
 def _fills_spans(run, folder):
+    import torch
+
     theirs = library().AutoTokenizer.from_pretrained(folder, local_files_only=True)
     stock = library().AutoModelForSeq2SeqLM
     model = stock.from_pretrained(folder, local_files_only=True).eval()
-    encode = lambda part: run.tokenizer.encode(part).tolist()
-    last = run.config.model.vocab_size - 1
-    source = [*encode("Thank you"), last, *encode(" me to your party"), last - 1, 1]
-    encoded = theirs("Thank you <extra_id_0> me to your party <extra_id_1>", return_tensors="pt")
-    assert encoded["input_ids"].tolist() == [source]
+    first, second = (
+        run.tokenizer.encode(part).tolist() for part in ("Thank you", " me to your party")
+    )
+    sentinel = run.tokenizer.ids(run.config.model.vocab_size).sentinel
+    source = [*first, sentinel(0), *second, sentinel(1)]
+    text = "Thank you<extra_id_0> me to your party<extra_id_1>"
+    assert theirs(text, add_special_tokens=False)["input_ids"] == source
+    source.append(run.tokenizer.eos_id)
+    encoded = {"input_ids": torch.tensor([source])}
     found = model.generate(**encoded, max_new_tokens=8, do_sample=False)
     start = run.decoder_start_id
     expected = greedy(run, [start], 8, source)

@@ -1,5 +1,6 @@
 """Imported models with a tokenizer of their own: training, evaluation, scores."""
 
+import functools
 import json
 import shutil
 
@@ -19,7 +20,9 @@ from lmjax.infer.examples import Framing
 from lmjax.train import metrics, trained
 
 IDS = {"bert": {"pad": 0}, "gpt2": {"bos": 0, "eos": 0}}
+T5 = {"pad": 0, "eos": 1, "decoder_start": 0}
 RECIPE = {
+    "data.seq_len": 32,
     "train.num_steps": 5,
     "train.global_batch_size": 8,
     "data.eval_fraction": 0.2,
@@ -39,12 +42,16 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def imports(tmp_path_factory):
     """model_type -> workdir of an import; not to be changed."""
-    root, makers = tmp_path_factory.mktemp("imports"), {"bert": made.wordpiece}
-    for model_type, ids in IDS.items():
+    root = tmp_path_factory.mktemp("imports")
+    sentinels = functools.partial(made.pieces, sentinels=20)
+    makers = {"bert": made.wordpiece, "gpt2": made.byte_level, "t5": sentinels}
+    for model_type, ids in {**IDS, "t5": T5}.items():
         folder = root / "published" / model_type
         folder.parent.mkdir(exist_ok=True)
-        published.make(folder, model_type, ids=ids, vocab_size=640, max_positions=32)
-        makers.get(model_type, made.byte_level)(folder)
+        positions = {} if model_type == "t5" else {"max_positions": 32}
+        size = {"vocab_size": 704 if model_type == "t5" else 640}
+        published.make(folder, model_type, ids=ids, **size, **positions)
+        makers[model_type](folder)
         published.import_folder(folder, root / model_type, RECIPE)
     return root
 
@@ -85,7 +92,7 @@ def test_an_import_goes_on_with_its_own_tokenizer(model_type, imports, data, tmp
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")  # 2026-11: of third-party imports (torch, transformers)
-@pytest.mark.parametrize("model_type", IDS)
+@pytest.mark.parametrize("model_type", [*IDS, "t5"])
 def test_what_was_trained_further_leaves_as_it_came(model_type, imports, data, tmp_path):
     stock_classes.library()
     workdir = str(shutil.copytree(imports / model_type, tmp_path / "run"))

@@ -140,8 +140,8 @@ class JsonTokenizer:
         self.special_ids = tuple(sorted(self._no_text))
 
     @cached_property
-    def _sentinels(self) -> tuple[int, int] | tuple[None, None]:
-        """(first, how many) of T5's, which count down above all text."""
+    def sentinels(self) -> tuple[int, int] | tuple[None, None]:
+        """(first, how many) of T5's, which count down above all text; (None, None): it has none."""
         number = {token: i for i, token in self._vocab.items()}
         first, count = number.get("<extra_id_0>"), 0
         if first is None:
@@ -236,7 +236,7 @@ class JsonTokenizer:
                 "the tokenizer names no token that ends a text, and documents need one between "
                 "them: set eos_token in its published tokenizer_config.json and import it again"
             )
-        first_sentinel, num_sentinels = self._sentinels
+        first_sentinel, num_sentinels = self.sentinels
         return Ids(
             num_ids=self.vocab_size,
             num_rows=num_rows,

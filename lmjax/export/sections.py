@@ -26,6 +26,7 @@ class Subject:
       dtype: of the weights in the folder.
       repo: OWNER/NAME on the Hub; None: not known.
       license: identifier of the Hub; None: the owner has yet to choose.
+      names_sentinels: whether the tokenizer calls the first sentinel <extra_id_0>.
       files: names of what the folder holds.
     """
 
@@ -35,6 +36,7 @@ class Subject:
     dtype: str
     repo: str | None
     license: str | None
+    names_sentinels: bool = False
     files: Collection[str] = ()
 
     @property
@@ -106,14 +108,13 @@ def use(subject: Subject) -> str:
     """What it is for, and how it is loaded."""
     architecture = subject.facts.config.model.architecture
     name = subject.repo or PLACE
-    is_ours = subject.facts.tokenizer.get("type") == "sentencepiece"
     text = snippet(
         architecture,
         subject.fmt.stock_class,
         name,
         subject.ids,
         has_tokenizer=subject.has_tokenizer,
-        names_sentinels=subject.has_tokenizer and is_ours,
+        names_sentinels=subject.has_tokenizer and subject.names_sentinels,
         fills_spans=architecture == "encoder_decoder" and subject.facts.is_trained,
     )
     known = subject.facts.imported is None and subject.facts.config.train.init_from is None

@@ -126,7 +126,8 @@ def export(
         tensors = _tensors(model, checkpoints, found, path)
         numbers = _write_weights(folder, tensors, dtype, max_shard_bytes, progress)
     _write_configs(folder, model)
-    lacks = card.write(Subject(facts, model.fmt, model.ids, dtype, repo, license), folder)
+    named = tokenizer_files.names_sentinels(model.config, model.tokenizer)
+    lacks = card.write(Subject(facts, model.fmt, model.ids, dtype, repo, license, named), folder)
     sums.write(folder)
     missing = f"; its card lacks {' and '.join(lacks)}" if lacks else ""
     return (

@@ -26,7 +26,7 @@ from typing import Any
 
 from lmjax import objectives
 from lmjax.config import Config
-from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, Tokenizer
+from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, JsonTokenizer, Tokenizer
 from lmjax.export import tokenizer_check
 from lmjax.export.tokenizer_check import MAIN
 from lmjax.hf import tokenizer_json
@@ -88,6 +88,13 @@ def files(config: Config, tokenizer: AnyTokenizer) -> dict[str, bytes]:
     )
     described = _described(config, tokenizer, names)
     return {MAIN: main, CONFIG: (json.dumps(described, indent=2) + "\n").encode()}
+
+
+def names_sentinels(config: Config, tokenizer: AnyTokenizer) -> bool:
+    """Whether `<extra_id_0>` is the first sentinel to the tokenizer's files."""
+    if isinstance(tokenizer, JsonTokenizer):
+        return tokenizer.sentinels != (None, None)
+    return isinstance(tokenizer, Tokenizer) and bool(_sentinels(config, tokenizer))
 
 
 def _sentinels(config: Config, tokenizer: Tokenizer) -> list[str]:

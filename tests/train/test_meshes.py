@@ -165,6 +165,7 @@ def test_muon_trains_alike_on_a_mesh(text):
     np.testing.assert_allclose(split, losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_devices_and_micro_batches(text, tmp_path):
     config = make_config(text, "bert")
     losses, given = Run(config, micro=2).train(0, 40)
