@@ -256,7 +256,7 @@ class TokenizerConfig(Section):
     vocab_size: int = fixed(32_000, "number of ids, special tokens and bytes included", ge=300)
     model_type: Literal["unigram", "bpe"] = fixed("bpe", "SentencePiece model")
     character_coverage: float = fixed(
-        0.9995, "share of characters that get pieces; the rest become bytes", gt=0.9, le=1
+        0.9995, "share of characters that get pieces; the rest become bytes", ge=0.98, le=1
     )
     sample_bytes: int = fixed(
         100_000_000, "text the tokenizer is trained on, spread over all files", gt=0

@@ -16,7 +16,7 @@ VOCAB_SIZE = flags.DEFINE_integer(
 )
 MODEL_TYPE = flags.DEFINE_enum("model_type", "bpe", ["unigram", "bpe"], "SentencePiece model")
 CHARACTER_COVERAGE = flags.DEFINE_float(
-    "character_coverage", 0.9995, "share of characters that get ids of their own", 0.9, 1.0
+    "character_coverage", 0.9995, "share of characters that get ids of their own", 0.98, 1.0
 )
 SAMPLE_BYTES = flags.DEFINE_integer(
     "sample_bytes", 100_000_000, "text to train on, spread over the files", lower_bound=1

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from lmjax.errors import UserError
 
 _THREADS = 16
 _SENTENCE_CHARS = 1000  # at most 4000 bytes; SentencePiece would drop longer lines than it is told
+_CHARACTERS = 0.75  # of the free ids at most, where they are few; the others are for longer pieces
 _NUM_FIXED = len(tokenizer_lib.Tokenizer.special_ids) + 256
 
 
@@ -51,8 +53,8 @@ def train(
 ) -> Training:
     """Trains a SentencePiece model on `sample_bytes` of the files' text.
 
-    Where the text cannot support `vocab_size`, the largest vocabulary it can is trained and that
-    is said through `log`.
+    Where the text cannot support `vocab_size`, the largest vocabulary it can is trained; where that
+    is too small for the characters of the text, the rarer ones become bytes. `log` is told of both.
 
     Args:
       files: as `find_files` gives them.
@@ -64,7 +66,7 @@ def train(
       text_key, text_split: as in `read_documents`.
 
     Raises:
-      UserError: there is no text, or the vocabulary is too small for its characters.
+      UserError: there is no text.
     """
     output = os.path.expanduser(os.fspath(output))
     with files_lib.writing(output):
@@ -76,7 +78,7 @@ def train(
     text_bytes = sum(len(s.encode()) for s in sentences)
     log(f"training a tokenizer of {vocab_size} ids ({model_type}) on {text_bytes / 1e6:.1f} MB")
     settings = {"model_type": model_type, "character_coverage": character_coverage}
-    model, got = _largest(sentences, vocab_size, settings)
+    model, got = _trained(sentences, vocab_size, settings, log)
     if got < vocab_size:
         log(f"the text supports {got} ids, not {vocab_size}: that is the vocabulary")
     config = {
@@ -97,21 +99,41 @@ def _sentences(text: str) -> Iterator[str]:
         yield from tokenizer_lib.cut(line, _SENTENCE_CHARS)
 
 
-def _largest(sentences: Sequence[str], vocab_size: int, settings: dict) -> tuple[bytes, int]:
+def _trained(
+    sentences: Sequence[str], vocab_size: int, settings: dict, log: Callable[[str], None]
+) -> tuple[bytes, int]:
     """Trains with `vocab_size` ids, or as many as SentencePiece says that it can."""
     while True:
         try:
             return _train_once(sentences, vocab_size, settings), vocab_size
         except RuntimeError as error:
             if small := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
-                raise UserError(
-                    f"a vocabulary of {vocab_size} is too small for the characters of this text; "
-                    f"set vocab_size to {small[1]} or more, or lower character_coverage"
-                ) from error
+                sentences, said = _of_frequent_characters(sentences, vocab_size)
+                log(f"{said}; vocab_size={small[1]} would have room for all that matter")
+                continue
             limit = re.search(r"set it to a value <= (\d+)", str(error))
             if not limit or not _NUM_FIXED <= int(limit[1]) < vocab_size:
                 raise
             vocab_size = int(limit[1])
+
+
+def _of_frequent_characters(sentences: Sequence[str], vocab_size: int) -> tuple[list[str], str]:
+    """The sentences cut at all but the most frequent characters, and a line that says so.
+
+    No piece holds a character without an id of its own, so nothing else is lost.
+    """
+    counts: Counter[str] = Counter()
+    for sentence in sentences:
+        counts.update(sentence)
+    room = int(_CHARACTERS * (vocab_size - _NUM_FIXED))
+    frequent = [character for character, _ in counts.most_common(room)]
+    share = sum(counts[character] for character in frequent) / counts.total()
+    rare = dict.fromkeys(map(ord, counts.keys() - set(frequent)), "\n")
+    parts = [part for s in sentences for part in s.translate(rare).split("\n") if part]
+    return parts, (
+        f"{vocab_size} ids are too few for this text's {len(counts):,} characters: the most "
+        f"frequent {room} ({share:.0%} of it) have ids of their own, others are written in bytes"
+    )
 
 
 def _train_once(sentences: Sequence[str], vocab_size: int, settings: dict) -> bytes:

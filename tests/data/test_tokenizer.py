@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -149,10 +150,27 @@ def test_training_is_repeatable(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_more_characters_than_ids(tmp_path, model_type):
+    rng = np.random.default_rng(0)
+    lines = []
+    characters = [chr(0x4E00 + i) for i in range(500)]
+    often = 1 / np.arange(1, 501)
+    text = "\n".join("".join(rng.choice(characters, 20, p=often / often.sum())) for _ in range(400))
+    result = _train(tmp_path, text, model_type=model_type, vocab_size=400, log=lines.append)
+    assert result.vocab_size == 400
+    (line,) = (line for line in lines if "too few" in line)
+    assert re.search(
+        r"^400 ids .* most frequent 104 \(7\d% .* in bytes; vocab_size=7\d\d would", line
+    )
+    model = tokenizer.load(tmp_path / "out")
+    ids = model.encode(text)
+    assert model.unk_id not in ids
+    assert model.decode(ids) == text
+    assert len(model.encode(characters[0] + characters[499])) == 1 + 3
+
+
 def test_training_faults(tmp_path):
-    alphabet = " ".join(chr(0x4E00 + i) for i in range(300))
-    with pytest.raises(UserError, match=r"too small .* set vocab_size to \d+"):
-        _train(tmp_path, alphabet, character_coverage=1.0)
     with pytest.raises(UserError, match="no text"):
         _train(tmp_path, " \n\n ")
     (tmp_path / "a_file").write_text("")
