@@ -105,7 +105,7 @@ def _failed(error: BaseException) -> int:
     """Says in one line what an exception means for the user; returns the exit code for it."""
     if _DEBUG.value:
         traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt):
+    if foreign.is_interrupt(error):
         fail("interrupted; run the same command again")
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):  # else the interpreter's last flush complains as well

@@ -38,7 +38,7 @@ def explain(error: BaseException) -> str | None:
     if "Unable to initialize backend" in said or _raised_in(error, "xla_bridge.py"):
         asked = os.environ.get("JAX_PLATFORMS", "")
         return (
-            f"JAX cannot start its devices (JAX_PLATFORMS={asked!r}; {said or 'no such device'}); "
+            f"JAX cannot start its devices (JAX_PLATFORMS={asked!r}: {said or 'no such device'}); "
             "unset JAX_PLATFORMS or install the extra for this machine (cuda12, cuda13, tpu); "
             "tools/doctor.py shows what is there"
         )
@@ -91,6 +91,17 @@ def _requirements() -> list[str]:
         return metadata.requires("lmjax") or []
     except metadata.PackageNotFoundError:
         return []
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an exception: imports of extensions wrap it in one of their own."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def first_line(error: BaseException) -> str:

@@ -282,6 +282,8 @@ def train(request: Request) -> int:
         train_config = run.config.train
         for line in describe.headline(run.program, describe.estimate(run.program)):
             console.line(line)
+        if warning := describe.memory_warning(run.program):
+            logger.warning(warning)
         console.line(describe.data_line(run.program, run.data))
         restored = _restore(run)
         state, start = restored or (_first_state(run, console), 0)

@@ -122,6 +122,14 @@ def test_what_does_not_fit_says_how_it_would(monkeypatch):
     assert "take a smaller model" in found
 
 
+def test_a_run_that_is_too_large_is_warned_of(at, monkeypatch, capsys):
+    shutil.copytree(at / "run", at / "large")
+    monkeypatch.setattr(device_lib, "capacity", lambda device: 999)
+    monkeypatch.setattr(runner.loop, "run", lambda state, *_, **__: (state, 2))
+    runner.train(runner.Request(None, str(at / "large")))
+    assert "there are 999 B: it may be killed" in capsys.readouterr().out
+
+
 def test_extras_are_followed_to_their_ends(monkeypatch):
     installed = {"lmjax": "0.1", "jax": "0.10.2", "gcsfs": "2026.1"}
     requires = {

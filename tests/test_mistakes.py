@@ -234,8 +234,11 @@ def test_exceptions_of_others(at, error, cause, fix, monkeypatch):
     explained(tool_run.run("main", f"--workdir={at}/run"), cause, fix)
 
 
-def test_an_interrupt(at, monkeypatch):
-    monkeypatch.setattr(runner, "train", failing(KeyboardInterrupt()))
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_interrupt(at, monkeypatch, wrapped):
+    error = ImportError("while initializing") if wrapped else KeyboardInterrupt()
+    error.__cause__ = KeyboardInterrupt() if wrapped else None
+    monkeypatch.setattr(runner, "train", failing(error))
     done = tool_run.run("main", f"--workdir={at}/run")
     assert done.code == 130
     assert done.err == "error: interrupted; run the same command again\n"

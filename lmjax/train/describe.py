@@ -79,6 +79,29 @@ def estimate(program: Program) -> Estimate:
     return Estimate(step_flops, step_flops / rate.flops, rate.basis)
 
 
+def memory(program: Program) -> dict[str, int]:
+    """Estimated bytes on each device at the peak of a step, by part."""
+    return flops.memory(
+        program.config,
+        program.row,
+        program.rows_per_device,
+        dtype_bytes=program.model.dtype.itemsize,
+        accumulates=program.num_micro > 1,
+        split=program.split,
+    )
+
+
+def memory_warning(program: Program) -> str | None:
+    """A line on a run that is too large, before the system kills it without one; else None."""
+    needed, there = sum(memory(program).values()), device_lib.capacity(program.device)
+    if needed <= there:
+        return None
+    return (
+        f"this run takes about {size(needed)} on each device and there are {size(there)}: it may "
+        "be killed without a word; tools/doctor.py --config=FILE says what would fit"
+    )
+
+
 def headline(program: Program, expected: Estimate) -> list[str]:
     """Three lines on top of every run."""
     config, train = program.config, program.config.train
@@ -203,16 +226,8 @@ def _parameter_table(program: Program) -> Table:
 
 
 def _cost_table(program: Program) -> Table:
-    config = program.config
+    config, parts = program.config, memory(program)
     table = Table("cost", "value", title="Memory on each device (estimate) and work")
-    parts = flops.memory(
-        config,
-        program.row,
-        program.rows_per_device,
-        dtype_bytes=program.model.dtype.itemsize,
-        accumulates=program.num_micro > 1,
-        split=program.split,
-    )
     for part, num_bytes in parts.items():
         table.add_row(part, size(num_bytes))
     table.add_row("all", size(sum(parts.values())), style="bold")
