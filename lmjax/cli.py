@@ -1,23 +1,30 @@
 """What the command lines share: how a script starts and how it ends.
 
-A mistake the user can mend (`UserError`, a wrong flag) ends in one `error: ...` line on stderr and
-exit code 1, an interrupt in exit code 130. Anything else is a defect and keeps its traceback.
+Whatever goes wrong ends in one `error: CAUSE; FIX` line on stderr and exit code 1, an interrupt in
+exit code 130. Tracebacks are printed with `--debug` only; that of a defect goes to a file.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags, logging
 
 from lmjax import fields as fields_lib
+from lmjax import foreign
 from lmjax.errors import UserError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
+_DEBUG = flags.DEFINE_bool(
+    "debug", False, "Print tracebacks; a run also stops at its first NaN, naming where: slow."
+)
 
 Overrides = dict[str, Any]
 
@@ -34,7 +41,13 @@ def run_with_overrides(main: Callable[[Overrides], int | None]) -> None:
     _run(main, takes_overrides=True)
 
 
+def debug() -> bool:
+    """Whether `--debug` was given."""
+    return _DEBUG.value
+
+
 def _run(main: Callable[[Overrides], int | None], *, takes_overrides: bool) -> None:
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["debug"])  # --help has it
     given: list[str] = []
 
     def parse(argv: list[str]) -> list[str]:
@@ -49,11 +62,8 @@ def _run(main: Callable[[Overrides], int | None], *, takes_overrides: bool) -> N
             logging.set_verbosity(logging.WARNING)
         try:
             return main(parse_overrides(given))
-        except UserError as error:
-            return fail(str(error))
-        except KeyboardInterrupt:
-            fail("interrupted")
-            return EXIT_INTERRUPTED
+        except (Exception, KeyboardInterrupt) as error:
+            return _failed(error)
 
     app.run(guarded, flags_parser=parse)
 
@@ -89,6 +99,45 @@ def fail(line: str) -> int:
     """Prints the one line that says what is wrong; returns the exit code for it."""
     print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
     return EXIT_ERROR
+
+
+def _failed(error: BaseException) -> int:
+    """Says in one line what an exception means for the user; returns the exit code for it."""
+    if _DEBUG.value:
+        traceback.print_exception(error)
+    if foreign.is_interrupt(error):
+        fail("interrupted; run the same command again")
+        return EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # else the interpreter's last flush complains as well
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return fail(str(error) if isinstance(error, UserError) else _unexpected(error))
+
+
+def _unexpected(error: Exception) -> str:
+    """One line on an exception that no part of lmjax has put in words."""
+    if (known := foreign.explain(error)) is not None:
+        return known
+    line = (
+        f"{type(error).__name__}: {foreign.first_line(error)} (a defect of lmjax or of the machine)"
+    )
+    if _DEBUG.value:
+        return f"{line}; send the traceback above with the output of tools/doctor.py"
+    return (
+        f"{line}; the traceback is in {_traceback_file(error)}: send it with the output of "
+        "tools/doctor.py, or run again with --debug to see it"
+    )
+
+
+def _traceback_file(error: Exception) -> str:
+    """The file that holds an exception's traceback: a run's log, or else a new file."""
+    if (log := foreign.log_of(error)) is not None:
+        return log
+    text = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="lmjax_traceback_", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(text)
+    return file.name
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """The one exception whose text is written for the user.
 
 Whoever raises `UserError` writes one line: what is wrong, then what to do about it. The command
-lines print it as it stands and leave with exit code 1; any other exception is a defect of lmjax
-and keeps its traceback.
+lines print it as it stands and leave with exit code 1; any other exception is explained by
+`lmjax.foreign`, or is a defect of lmjax, whose traceback goes to a file.
 """
 
 

@@ -127,7 +127,8 @@ def _describe(error: pydantic.ValidationError) -> str:
         return f"config: {message}"
     field = ".".join(parts)
     got = first["input"]
-    return f"config.{field}={got!r} ({type(got).__name__}): {message[:1].lower()}{message[1:]}"
+    fix = "" if ";" in message else "; --help_config lists all fields with their defaults"
+    return f"config.{field}={got!r} ({type(got).__name__}): {message[:1].lower()}{message[1:]}{fix}"
 
 
 def replace(config: Config, changes: Mapping[str, Any]) -> Config:

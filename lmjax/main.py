@@ -14,9 +14,6 @@ _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, log.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate what is there.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the run is and costs; touch no data.")
-_DEBUG = flags.DEFINE_bool(
-    "debug", False, "Stop at the first NaN, naming the operation that made it; slow."
-)
 _HELP_CONFIG = flags.DEFINE_bool("help_config", False, "List all config fields and leave.")
 
 
@@ -29,7 +26,7 @@ def main(overrides: cli.Overrides) -> int:
         config_file=_CONFIG.value,
         workdir=_WORKDIR.value,
         overrides=overrides,
-        debug=_DEBUG.value,
+        debug=cli.debug(),
     )
     if _DRY_RUN.value:
         return runner.dry_run(request)

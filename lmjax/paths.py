@@ -123,7 +123,11 @@ def read_bytes(path: str | os.PathLike) -> bytes | None:
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     """Writes a local file, or a remote one at once."""
     if not is_remote(path):
-        Path(path).write_bytes(data)
+        try:
+            Path(path).write_bytes(data)
+        except OSError as error:
+            error.filename = error.filename or path  # a full disk does not say whose
+            raise
         return
     fs, name = filesystem(path)
     with errors(path):

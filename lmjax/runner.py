@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import signal
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,10 +19,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmjax import families, flops, objectives, paths
+from lmjax import families, flops, foreign, objectives, paths
 from lmjax import fields as fields_lib
 from lmjax.config import Config
-from lmjax.data import pipeline
+from lmjax.data import cache, pipeline
 from lmjax.errors import UserError
 from lmjax.train import describe, loop, metrics, setup, workdir
 from lmjax.train import inspect as inspect_lib
@@ -50,10 +52,11 @@ def load_config_file(path: str) -> dict[str, Any]:
     """Runs a config file's `get_config()`, or takes the config of a run's config.json.
 
     Raises:
-      UserError: no `get_config`, or an error inside it; no run's config.
+      UserError: no such file, no `get_config`, or an error inside it; no run's config.
     """
+    content = _config_file(path)
     if path.endswith(".json"):
-        return fields_lib.to_dict(workdir.parse(paths.read_bytes(path), path).config)
+        return fields_lib.to_dict(workdir.parse(content, path).config)
     if not path.endswith(".py"):
         raise UserError(
             f"config file {path} is neither a Python file nor a run's config.json; see configs/ "
@@ -62,14 +65,27 @@ def load_config_file(path: str) -> dict[str, Any]:
     module = types.ModuleType(f"lmjax_config_{Path(path).stem}")
     module.__file__ = path
     try:
-        exec(compile(paths.read_bytes(path), path, "exec"), module.__dict__)
+        exec(compile(content, path, "exec"), module.__dict__)
         raw = module.get_config()
         return raw.to_dict() if isinstance(raw, ConfigDict) else dict(raw)
     except Exception as error:
+        if not hasattr(module, "get_config") and isinstance(error, AttributeError):
+            why = "has no get_config()"
+        else:
+            said = error.msg if isinstance(error, SyntaxError) else error
+            why = f"fails{_line_of(path, error)} with {type(error).__name__}: {said}"
         raise UserError(
-            f"config file {path} fails with {type(error).__name__}: {error}; "
-            "it must define get_config() that returns an ml_collections.ConfigDict"
+            f"config file {path} {why}; mend it: it must define get_config() that returns an "
+            "ml_collections.ConfigDict, see configs/"
         ) from error
+
+
+def _line_of(path: str, error: Exception) -> str:
+    """Where in a config file an exception arose, in words."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path:
+        lines.append(error.lineno)
+    return f" at line {lines[-1]}" if lines else ""
 
 
 def make_config(raw: dict[str, Any], overrides: dict[str, Any]) -> Config:
@@ -84,10 +100,15 @@ def _source(request: Request) -> dict[str, str] | None:
     path = request.config_file
     if path is None:
         return None
+    return {"file": path, "sha256": hashlib.sha256(_config_file(path)).hexdigest()}
+
+
+def _config_file(path: str) -> bytes:
     content = paths.read_bytes(path)
     if content is None:
-        raise UserError(f"config file {path} is not there; see configs/ for the ones that are")
-    return {"file": path, "sha256": hashlib.sha256(content).hexdigest()}
+        what = "is a folder" if os.path.isdir(path) else "is not there"
+        raise UserError(f"config file {path} {what}; see configs/ for the ones that are")
+    return content
 
 
 def _run_config(request: Request) -> RunConfig:
@@ -125,7 +146,9 @@ def help_config() -> int:
 def _opened(request: Request) -> Iterator[tuple[Console, Workdir, RunConfig]]:
     """The workdir, locked and logged to, and what it runs; errors go into its log too."""
     if request.workdir is None:
-        raise UserError("--workdir=DIR is missing: the folder for checkpoints, metrics and log")
+        raise UserError(
+            "--workdir is missing; give --workdir=DIR, a folder for checkpoints, metrics and log"
+        )
     run = _run_config(request)  # a mistake in the config leaves no folder behind
     jax.config.update("jax_debug_nans", request.debug)
     console, folder = Console(), Workdir(request.workdir)
@@ -134,6 +157,10 @@ def _opened(request: Request) -> Iterator[tuple[Console, Workdir, RunConfig]]:
         yield console, folder, run
     except UserError as error:
         console.log_only(str(error))
+        raise
+    except Exception as error:
+        console.log_only("".join(traceback.format_exception(error)))
+        foreign.logged_in(error, paths.join(folder.name, folder.log.name))
         raise
     finally:
         console.close()
@@ -158,6 +185,7 @@ class _Run:
 @contextlib.contextmanager
 def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     """Data, program and compiled steps of a run, with the config resolved and written down."""
+    _check_hosts(run.config)
     imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.path)
     start_lib.check_data(run.config, imported)
     stores = setup.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
@@ -165,12 +193,13 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
     program = setup.make_program(config, ids=setup.make_ids(config, stores.tokenizer))
     data = setup.open_data(config, stores, program.objective)
-    folder.write(RunConfig(config, run.source, run.changes))
-    folder.keep_tokenizer(stores.train.tokenizer_path, replace=imported is not None)
-    folder.sync()
     keep = config.checkpoint
     checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
     try:
+        _check_data(checkpoints, data, folder.name)
+        folder.write(RunConfig(config, run.source, run.changes))
+        folder.keep_tokenizer(stores.train.tokenizer_path, replace=imported is not None)
+        folder.sync()
         with program.context():
             steps = setup.make_steps(program, data.tables)
             yield _Run(folder, program, data, steps, checkpoints)
@@ -178,19 +207,36 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
         checkpoints.close()
 
 
+def _check_hosts(config: Config) -> None:
+    """Refuses raw text on several hosts: each would tokenise it, and train a tokenizer, itself."""
+    if jax.process_count() > 1 and not cache.is_prepared(config.data.path):
+        raise UserError(
+            f"config.data.path={config.data.path} is raw text, and this run has "
+            f"{jax.process_count()} hosts; prepare it once with tools/prepare_data.py and give "
+            "all of them that store"
+        )
+
+
+def _check_data(
+    checkpoints: Checkpoints | CopiedCheckpoints, data: setup.Data, workdir_name: str
+) -> None:
+    """Refuses data that the newest checkpoint, if there is one, was not trained on."""
+    step = checkpoints.latest()
+    meta = {} if step is None else checkpoints.meta(step)
+    for name, value in data.identity().items():
+        if meta.get(name, value) != value:  # an import has seen no data
+            raise UserError(
+                f"{name} of the data is {value[:12]}, the run in {workdir_name} was trained on "
+                f"{meta[name][:12]}: data or tokenizer have changed; put back what they were, or "
+                "give another --workdir"
+            )
+
+
 def _restore(run: _Run) -> tuple[TrainState, int] | None:
-    """The newest checkpoint, if there is one and it belongs to this data."""
+    """The newest checkpoint, if there is one."""
     step = run.checkpoints.latest()
     if step is None:
         return None
-    meta = run.checkpoints.meta(step)
-    for name, value in run.data.identity().items():
-        if meta.get(name, value) != value:  # an import has seen no data
-            raise UserError(
-                f"{name} of the data is {value[:12]}, the run in {run.folder.name} was trained on "
-                f"{meta[name][:12]}: data or tokenizer have changed. Put back what they were, or "
-                "give another --workdir"
-            )
     return start_lib.restore(run.checkpoints, step, run.program), step
 
 
@@ -236,6 +282,8 @@ def train(request: Request) -> int:
         train_config = run.config.train
         for line in describe.headline(run.program, describe.estimate(run.program)):
             console.line(line)
+        if warning := describe.memory_warning(run.program):
+            logger.warning(warning)
         console.line(describe.data_line(run.program, run.data))
         restored = _restore(run)
         state, start = restored or (_first_state(run, console), 0)

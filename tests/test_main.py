@@ -159,8 +159,10 @@ def test_changed_data_is_refused(finished, config_file, tmp_path):
     request = runner.Request(
         None, str(workdir), {"data.path": str(other), "tokenizer.path": tokenizer}
     )
+    before = (workdir / "config.json").read_bytes()
     with pytest.raises(UserError, match="data or tokenizer have changed"):
         runner.train(request)
+    assert (workdir / "config.json").read_bytes() == before
     assert rows(workdir) == rows(finished)
 
 

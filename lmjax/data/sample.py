@@ -20,22 +20,30 @@ _SPANS = 16
 
 
 def sample_texts(
-    files: Sequence[str], *, text_key: str, text_split: str, num_bytes: int
+    files: Sequence[str],
+    *,
+    text_key: str,
+    text_split: str,
+    num_bytes: int,
+    counts: Counter[str] | None = None,
 ) -> Iterator[str]:
     """Yields normalised texts of about `num_bytes` of UTF-8 in all, or all there are if fewer.
+
+    `counts` gets what was skipped, as in `read_documents`.
 
     Raises:
       UserError: as `read_documents`.
     """
+    counts = Counter() if counts is None else counts
     sizes = [paths.size(file) for file in files]
     for file, size in zip(files, sizes, strict=True):
         share = max(1, num_bytes * size // max(1, sum(sizes)))
         compressed = file.lower().endswith(tuple(files_lib.COMPRESSIONS))
         if compressed or size <= 2 * share:
-            yield from _whole_file(file, text_key, text_split, share)
+            yield from _whole_file(file, text_key, text_split, share, counts)
         else:
             for span in range(_SPANS):
-                yield from _span(file, text_key, size, span, -(-share // _SPANS))
+                yield from _span(file, text_key, size, span, -(-share // _SPANS), counts)
 
 
 def _limit(texts: Iterator[str], num_bytes: int) -> Iterator[str]:
@@ -47,16 +55,19 @@ def _limit(texts: Iterator[str], num_bytes: int) -> Iterator[str]:
             return
 
 
-def _whole_file(file: str, text_key: str, text_split: str, num_bytes: int) -> Iterator[str]:
+def _whole_file(
+    file: str, text_key: str, text_split: str, num_bytes: int, counts: Counter[str]
+) -> Iterator[str]:
     documents = text_lib.read_documents(
-        [file], text_key=text_key, text_split=text_split, counts=Counter()
+        [file], text_key=text_key, text_split=text_split, counts=counts
     )
     yield from _limit((d.text for d in documents), num_bytes)
 
 
-def _span(file: str, text_key: str, size: int, span: int, num_bytes: int) -> Iterator[str]:
+def _span(
+    file: str, text_key: str, size: int, span: int, num_bytes: int, counts: Counter[str]
+) -> Iterator[str]:
     """Text from one place of a file on; the record that the place falls into is left out."""
-    counts: Counter[str] = Counter()
     with text_lib.file_errors(file), files_lib.open_bytes(file) as (content, _):
         skip = 0
         if files_lib.suffix(file) == ".parquet":

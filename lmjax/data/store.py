@@ -68,6 +68,8 @@ def parse_manifest(content: bytes, file: str) -> tuple[dict[str, Any], str]:
     try:
         manifest = json.loads(content)
         version = manifest["format"]
+        if version == 1:
+            _ = [manifest[name] for name in ("splits", "tokenizer", "block_size", "dtype")]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged; {_REBUILD}") from error
     if version != 1:
@@ -111,9 +113,13 @@ class Store:
         path = os.path.abspath(os.path.expanduser(path))
         manifest, sha256 = read_manifest(path)
         if split not in manifest["splits"]:
+            documents = sum(entry["num_documents"] for entry in manifest["splits"].values())
+            few = " (all its text is one document)" * (documents == 1)
             raise UserError(
-                f"{path}: no {split!r} split, only {', '.join(manifest['splits'])}; "
+                f"{path}: no {split!r} split, only {', '.join(manifest['splits'])}{few}; "
                 "prepare it with eval_fraction above 0 or give data.eval_path"
+                + ", or set text_split=paragraph"
+                * (documents == 1)
             )
         for entry in split_files(manifest["splits"][split]):
             _check_size(path, entry)

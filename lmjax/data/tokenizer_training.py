@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import sentencepiece as spm
 
 from lmjax.data import files as files_lib
-from lmjax.data import scores
+from lmjax.data import progress, scores
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.sample import sample_texts
 from lmjax.errors import UserError
@@ -71,10 +71,17 @@ def train(
     output = os.path.expanduser(os.fspath(output))
     with files_lib.writing(output):
         os.makedirs(output, exist_ok=True)
-    texts = sample_texts(files, text_key=text_key, text_split=text_split, num_bytes=sample_bytes)
+    counts: Counter[str] = Counter()
+    texts = sample_texts(
+        files, text_key=text_key, text_split=text_split, num_bytes=sample_bytes, counts=counts
+    )
     sentences = [s for text in texts for s in _sentences(text)]
     if not sentences:
-        raise UserError(f"{', '.join(files[:3])}: no text to train a tokenizer on; check the input")
+        skipped = progress.skipped_line(counts, " (skipped: {})")
+        raise UserError(
+            f"{', '.join(files[:3])}: no text to train a tokenizer on{skipped}; give UTF-8 text, "
+            "for .jsonl one JSON object per line"
+        )
     text_bytes = sum(len(s.encode()) for s in sentences)
     log(f"training a tokenizer of {vocab_size} ids ({model_type}) on {text_bytes / 1e6:.1f} MB")
     settings = {"model_type": model_type, "character_coverage": character_coverage}

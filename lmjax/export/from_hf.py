@@ -123,6 +123,8 @@ def _read_config(file: Path) -> tuple[bytes, dict[str, Any]]:
 
 def _format(folder: str, config: Mapping[str, Any]) -> tuple[str, Format]:
     model_type = config.get("model_type")
+    if model_type is None and {"config", "changes"} <= config.keys():
+        raise UserError(f"{folder} is a run of lmjax already; give it as --workdir as it is")
     if not isinstance(model_type, str) or model_type not in families.FORMATS:
         raise UserError(
             f"{folder}/config.json: model_type={model_type!r} is not supported; "

@@ -104,7 +104,8 @@ class Checkpoints:
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return dict(self._manager.restore(step, args=args)["meta"])
+        with self._reading(step):
+            return dict(self._manager.restore(step, args=args)["meta"])
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
         """The state of `step`, laid out by `shardings` whatever the mesh that saved it."""
@@ -128,8 +129,8 @@ class Checkpoints:
         except Exception as error:
             raise UserError(
                 f"checkpoint {self.name}/{step} cannot be read "
-                f"({type(error).__name__}: {_first_line(error)}); nothing was overwritten. "
-                "Move that folder away to go on from an older one"
+                f"({type(error).__name__}: {_first_line(error)}), nothing was overwritten; "
+                "move that folder away to go on from an older one"
             ) from error
 
     def arrays(self, step: int, names: Iterable[str]) -> dict[str, tensorstore.TensorStore]:
@@ -146,6 +147,28 @@ class Checkpoints:
                 spec = {"driver": "zarr", "kvstore": {**store, "path": path}}
                 opened[name] = tensorstore.open(spec, open=True, read=True)
             return {name: future.result() for name, future in opened.items()}
+
+    def read_whole(self, step: int) -> int:
+        """Reads every stored value of `step` and decodes its parameters; returns their bytes.
+
+        Raises:
+          UserError: one cannot be read, or a parameter is not finite.
+        """
+        base = _kvstore(self._directory / str(step) / "state")
+        num_bytes, weights = 0, set()
+        with self._reading(step):
+            values = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+            for key in values.list().result():
+                num_bytes += len(values.read(key).result().value)
+                folder, _, file = key.decode().rpartition("/")
+                if folder.startswith("params.") and file == ".zarray":
+                    weights.add(folder.removeprefix("params.").replace(".", "/"))
+            if not weights:
+                raise ValueError("there are no parameters in it")
+            for name, array in self.arrays(step, sorted(weights)).items():
+                if not np.isfinite(array.read().result()).all():
+                    raise ValueError(f"parameter {name} is not finite")
+        return num_bytes
 
     def wait(self) -> None:
         """Returns when nothing is being written any more."""

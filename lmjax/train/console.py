@@ -59,6 +59,8 @@ class Console:
     def log_to(self, path: os.PathLike) -> None:
         """Copies all messages from now on into a file."""
         self._file = logging.FileHandler(os.fspath(path), encoding="utf-8")
+        # Of a full disk: what matters says so itself, and not with a traceback for every line.
+        self._file.handleError = lambda record: None
         self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(self._file)
 

@@ -65,7 +65,9 @@ def _choose(directory: str, steps: Sequence[int], step: int | None) -> int:
         return steps[-1]
     if step not in steps:
         there = ", ".join(map(str, steps))
-        raise UserError(f"{directory} holds no checkpoint of step {step}; there is {there}")
+        raise UserError(
+            f"{directory} holds no checkpoint of step {step}; there is {there}: take one"
+        )
     return step
 
 

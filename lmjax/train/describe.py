@@ -41,23 +41,65 @@ class Estimate:
     basis: str
 
 
+@dataclass(frozen=True)
+class Rate:
+    """FLOP/s that a training step is expected to reach over all devices, and why, in words."""
+
+    flops: float
+    basis: str
+
+
+def expected_rate(
+    device: jax.Device, num_devices: int, dtype: Any, measured: float | None = None
+) -> Rate:
+    """A share of the chip's peak or, where that is not known, of a matrix product's rate.
+
+    Args:
+      device: one of them; they are all of a kind.
+      num_devices: that the step runs on.
+      dtype: what it computes in.
+      measured: from `device.matmul_flops`; None: measured now, where it is needed.
+    """
+    peak = flops.peak_flops(device.device_kind)
+    if peak is not None:
+        basis = f"{_SHARE_OF_PEAK:.0%} of {count(peak)}FLOP/s, the datasheet peak"
+        return Rate(peak * _SHARE_OF_PEAK * num_devices, basis)
+    # Virtual CPU devices share the cores, so the measured rate is that of all together.
+    measured = measured or device_lib.matmul_flops(device, dtype)
+    num_devices = 1 if device.platform == "cpu" else num_devices
+    basis = f"{_SHARE_OF_MATMUL:.0%} of {count(measured)}FLOP/s, a matrix product measured now"
+    return Rate(measured * _SHARE_OF_MATMUL * num_devices, basis)
+
+
 def estimate(program: Program) -> Estimate:
     """Expected time per step; measures a matrix product where the chip's peak is not known."""
-    config, device = program.config, program.device
-    per_row = flops.flops_per_row(config.model, program.row)
-    step_flops = per_row.full * config.train.global_batch_size
-    peak = flops.peak_flops(device.device_kind)
-    num_devices = program.mesh.devices.size
-    if peak is not None:
-        rate = peak * _SHARE_OF_PEAK
-        basis = f"{_SHARE_OF_PEAK:.0%} of {count(peak)}FLOP/s, the datasheet peak"
-    else:
-        # Virtual CPU devices share the cores, so the measured rate is that of all together.
-        measured = device_lib.matmul_flops(device, program.model.dtype)
-        num_devices = 1 if device.platform == "cpu" else num_devices
-        rate = measured * _SHARE_OF_MATMUL
-        basis = f"{_SHARE_OF_MATMUL:.0%} of {count(measured)}FLOP/s, a matrix product measured now"
-    return Estimate(step_flops, step_flops / (rate * num_devices), basis)
+    per_row = flops.flops_per_row(program.config.model, program.row)
+    step_flops = per_row.full * program.config.train.global_batch_size
+    rate = expected_rate(program.device, program.mesh.devices.size, program.model.dtype)
+    return Estimate(step_flops, step_flops / rate.flops, rate.basis)
+
+
+def memory(program: Program) -> dict[str, int]:
+    """Estimated bytes on each device at the peak of a step, by part."""
+    return flops.memory(
+        program.config,
+        program.row,
+        program.rows_per_device,
+        dtype_bytes=program.model.dtype.itemsize,
+        accumulates=program.num_micro > 1,
+        split=program.split,
+    )
+
+
+def memory_warning(program: Program) -> str | None:
+    """A line on a run that is too large, before the system kills it without one; else None."""
+    needed, there = sum(memory(program).values()), device_lib.capacity(program.device)
+    if needed <= there:
+        return None
+    return (
+        f"this run takes about {size(needed)} on each device and there are {size(there)}: it may "
+        "be killed without a word; tools/doctor.py --config=FILE says what would fit"
+    )
 
 
 def headline(program: Program, expected: Estimate) -> list[str]:
@@ -184,16 +226,8 @@ def _parameter_table(program: Program) -> Table:
 
 
 def _cost_table(program: Program) -> Table:
-    config = program.config
+    config, parts = program.config, memory(program)
     table = Table("cost", "value", title="Memory on each device (estimate) and work")
-    parts = flops.memory(
-        config,
-        program.row,
-        program.rows_per_device,
-        dtype_bytes=program.model.dtype.itemsize,
-        accumulates=program.num_micro > 1,
-        split=program.split,
-    )
     for part, num_bytes in parts.items():
         table.add_row(part, size(num_bytes))
     table.add_row("all", size(sum(parts.values())), style="bold")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -31,21 +32,44 @@ def memory_budget(device: jax.Device) -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return int(0.9 * stats["bytes_limit"])
-    return min(_host_memory() // 2, _CPU_BUDGET)
+    return min(host_memory().usable // 2, _CPU_BUDGET)
 
 
-def _host_memory() -> int:
-    """Memory that this process may use: the machine's free memory, or its container's limit."""
+def capacity(device: jax.Device) -> int:
+    """Bytes that a device has for a program: what JAX took of it, or this one's share of a host."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return host_memory().usable // jax.local_device_count(device.platform)
+
+
+@dataclass(frozen=True)
+class HostMemory:
+    """Memory of this host in bytes; `limit` is the container's, None where there is none."""
+
+    total: int
+    available: int
+    limit: int | None
+
+    @property
+    def usable(self) -> int:
+        """What this process may use."""
+        return self.available if self.limit is None else min(self.available, self.limit)
+
+
+def host_memory() -> HostMemory:
+    """The machine's memory as the system and the container's control group tell it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         available = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        available = total
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
     except (OSError, ValueError):  # no container, or one without a limit ("max")
-        limit = available
-    return min(available, limit)
+        limit = None
+    return HostMemory(total, available, limit)
 
 
 def matmul_flops(device: jax.Device, dtype: jnp.dtype, seconds: float = 0.5) -> float:

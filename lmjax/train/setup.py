@@ -201,7 +201,7 @@ def make_program(
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
     objective = objectives.make(config, ids)
     row = flops.lengths(objective.spec(1))
-    micro_rows = _micro_rows(config, row, dtype, mesh)
+    micro_rows = rows_of_micro_batch(config, row, dtype, mesh)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
     axes = axis_names(state_lib.named_params(model, spec))
     optimizer = make_optimizer(config.optimizer, schedule, axes)
@@ -221,7 +221,12 @@ def make_program(
     )
 
 
-def _micro_rows(config: Config, row: flops.Lengths, dtype: Any, mesh: Mesh) -> int:
+def rows_of_micro_batch(config: Config, row: flops.Lengths, dtype: Any, mesh: Mesh) -> int:
+    """Rows computed at a time over all devices: as the config says, or as many as fit.
+
+    Raises:
+      UserError: the batch does not divide over the mesh.
+    """
     batch, split = config.train.global_batch_size, rules_lib.split(mesh)
     shards = split.rows
     if batch % shards:

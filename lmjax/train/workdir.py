@@ -23,6 +23,7 @@ from etils import epath
 from lmjax import fields as fields_lib
 from lmjax import paths
 from lmjax.config import Config
+from lmjax.data.files import writing
 from lmjax.errors import UserError
 from lmjax.train.console import logger
 from lmjax.train.lease import Lease
@@ -121,8 +122,9 @@ class Workdir:
             shutil.rmtree(self.tokenizer, ignore_errors=True)
         if not self.tokenizer.exists():
             temporary = self.path / ".tokenizer.tmp"
-            shutil.copytree(source, temporary, dirs_exist_ok=True)
-            temporary.replace(self.tokenizer)
+            with writing(self.tokenizer):
+                shutil.copytree(source, temporary, dirs_exist_ok=True)
+                temporary.replace(self.tokenizer)
 
     def write(self, run: RunConfig) -> None:
         """Puts config.json in place at once."""
@@ -142,8 +144,9 @@ def content(run: RunConfig) -> dict[str, Any]:
 def write(folder: epath.PathLike, run: RunConfig) -> None:
     """Puts the config.json of a run in a local folder, at once."""
     temporary = epath.Path(folder) / ".config.json.tmp"
-    temporary.write_text(json.dumps(content(run), indent=2) + "\n")
-    temporary.replace(epath.Path(folder) / "config.json")
+    with writing(epath.Path(folder) / "config.json"):
+        temporary.write_text(json.dumps(content(run), indent=2) + "\n")
+        temporary.replace(epath.Path(folder) / "config.json")
 
 
 def read(path: epath.PathLike) -> RunConfig | None:

@@ -237,7 +237,7 @@ def test_neither_run_nor_checkpoint(gpt2, tmp_path):
         assert not list(tmp_path.glob("out*"))
 
     refused(tmp_path / "none", "none holds no run; train one there first, or check the path")
-    refused(gpt2[0], "holds no checkpoint of step 5; there is 0", step=5)
+    refused(gpt2[0], "holds no checkpoint of step 5; there is 0: take one", step=5)
     run = tmp_path / "run"
     shutil.copytree(gpt2[0], run)
     (arrays,) = (p for p in run.rglob("d") if p.is_dir() and p.parent.name == "state")
