@@ -6,21 +6,28 @@ capitals stand for a value of the reader's. `docs/start.md` is run as it stands,
 """
 
 import ast
+import csv
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_run import CORPUS
 
+from lmjax import batch as batch_lib
 from lmjax import fields as fields_lib
 from lmjax import flops, objectives, runner
 from lmjax.batch import Ids
+from lmjax.data import text as text_lib
 from lmjax.errors import UserError
+from lmjax.noise import RowNoise
 from lmjax.train import setup
 from lmjax.train.console import count
 
@@ -31,8 +38,8 @@ PAGES = [page for page in PAGES if "_build" not in page.parts]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 # Programs of others that a page may call.
-PROGRAMS = {"aws", "bash", "cd", "echo", "export", "gcloud", "git", "hf", "jupyter", "ls", "mkdir", "pip"}
-PROGRAMS |= {"pre-commit", "printf", "pytest", "ruff", "sha256sum", "sleep", "sphinx-build"}
+PROGRAMS = {"aws", "bash", "cd", "echo", "export", "gcloud", "git", "hf", "jupyter", "ls", "mkdir"}
+PROGRAMS |= {"pip", "pre-commit", "printf", "pytest", "ruff", "sha256sum", "sleep", "sphinx-build"}
 PROGRAMS |= {"tensorboard", "tmux"}
 SHELL_WORDS = {"until", "while", "do", "done", "nohup"}
 
@@ -239,6 +246,39 @@ def test_every_page_is_in_the_contents():
         assert page.stem == "index" or re.search(rf"^{page.stem}$", listed, re.MULTILINE), page
 
 
+def test_the_objective_of_the_guide():
+    source = fences(DOCS / "extend.md", "python")[0]
+    exec(compile(source, "extend.md", "exec"), guide := {"__name__": __name__})
+    config = runner.make_config({"data": {"seq_len": 16}}, {})
+    objective = guide["make"](config, Ids(num_ids=90, num_rows=128))
+    rng, index = np.random.default_rng(0), np.arange(500)
+    tokens = rng.integers(5, 90, (500, objective.window_length)).astype(np.int32)
+    documents = np.repeat(index[:, None], objective.window_length, axis=1)
+    documents[0] = -1
+    make = lambda rows: objective(tokens[rows], documents[rows], RowNoise(0, rows * 0, rows))
+    whole = make(index)
+    batch_lib.check(whole, objective.spec(500))
+    for name, field in make(index[7:9]).items():
+        assert np.array_equal(field, whole[name][7:9]), name
+    assert set(vars(guide["SuffixLM"])) >= {"exact_likelihood", "window_stride"}
+    assert {"NUM_SENTINELS", "ARCHITECTURE"} <= guide.keys()
+    assert whole["weights"][0].sum() == 0
+    assert (np.diff(whole["weights"][1:]) >= 0).all()  # once it predicts, it goes on
+    assert 0.4 < whole["weights"][1:].mean() < 0.65
+
+
+def test_the_reader_of_the_guide():
+    source = fences(DOCS / "extend.md", "python")[1]
+    exec(compile(source, "extend.md", "exec"), guide := {**vars(text_lib), "csv": csv, "io": io})
+    content = '\ufeffid,text\r\n1,"a, b\nc"\n2\n3,d\n'.encode()
+    for skip, expected in ((0, [(0, "a, b\nc"), (1, None), (2, "d")]), (2, [(2, "d")])):
+        counts = Counter()
+        assert list(guide["_csv"]("x.csv", io.BytesIO(content), "text", counts, skip)) == expected
+        assert counts["no_text"] == (skip == 0)
+    with pytest.raises(UserError, match=r"x\.csv: no column 'body'; it has id, text"):
+        list(guide["_csv"]("x.csv", io.BytesIO(content), "body", Counter(), 0))
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     for module in ("sphinx", "myst_parser", "sphinx_book_theme"):
@@ -277,7 +317,7 @@ def test_ten_minutes_in_a_few_steps(tmp_path):
                 pytest.importorskip("torch")
             script = f"{shlex.quote(sys.executable)} -c {shlex.quote(content)}"
         else:
-            script = "\n".join(filter(None, map(_quick, content.splitlines())))
+            script = "\n".join(filter(None, map(_quick, content.replace("\\\n", "").splitlines())))
         subprocess.run(["bash", "-ec", script], check=True, cwd=tmp_path, env=environment)
     assert (tmp_path / "exported" / "config.json").exists()
     assert (tmp_path / "my_store" / "manifest.json").exists()
