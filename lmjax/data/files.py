@@ -29,6 +29,7 @@ from lmjax.errors import UserError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SUFFIXES = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+LINES = (".txt", ".jsonl")  # whatever follows the end of a line is whole records again
 BUNDLED = "bundled:"
 _BUFFER_BYTES = 1 << 18
 _MAGIC = set("*?[")

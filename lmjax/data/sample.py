@@ -1,8 +1,9 @@
 """A sample of the text of many files, to train a tokenizer on.
 
 Each file gives a share in proportion to its size on disk. Where a file can be entered anywhere
-(nothing compressed), a share much smaller than the file is taken from `_SPANS` places spread over
-it; a compressed stream is read from its start. The same files give the same sample.
+(Parquet, and lines that are not compressed), a share much smaller than the file is taken from
+`_SPANS` places spread over it; others are read from their start. The same files give the same
+sample.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from lmjax.data import files as files_lib
 from lmjax.data import text as text_lib
 
 _SPANS = 16
+_ENTERED_ANYWHERE = (*files_lib.LINES, ".parquet")
 
 
 def sample_texts(
@@ -38,8 +40,7 @@ def sample_texts(
     sizes = [paths.size(file) for file in files]
     for file, size in zip(files, sizes, strict=True):
         share = max(1, num_bytes * size // max(1, sum(sizes)))
-        compressed = file.lower().endswith(tuple(files_lib.COMPRESSIONS))
-        if compressed or size <= 2 * share:
+        if size <= 2 * share or files_lib.suffix(file) not in _ENTERED_ANYWHERE:
             yield from _whole_file(file, text_key, text_split, share, counts)
         else:
             for span in range(_SPANS):

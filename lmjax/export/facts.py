@@ -73,9 +73,9 @@ class Facts:
 
     @property
     def seconds(self) -> float:
-        """Time in training steps, from the rows' tokens and rates: no compilation, no evaluation.
+        """Time in training steps, from the rows' tokens and rates.
 
-        What comes after the last row is not in it.
+        Compilation, evaluation and what comes after the last row are not in it.
         """
         seconds, before = 0.0, 0
         for row in self.rows:

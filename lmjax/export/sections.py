@@ -107,6 +107,7 @@ def _origin(facts: Facts) -> str:
 def use(subject: Subject) -> str:
     """What it is for, and how it is loaded."""
     architecture = subject.facts.config.model.architecture
+    objective = subject.facts.config.objective.name
     name = subject.repo or PLACE
     text = snippet(
         architecture,
@@ -115,7 +116,7 @@ def use(subject: Subject) -> str:
         subject.ids,
         has_tokenizer=subject.has_tokenizer,
         names_sentinels=subject.has_tokenizer and subject.names_sentinels,
-        fills_spans=architecture == "encoder_decoder" and subject.facts.is_trained,
+        fills_spans=objective == "span_corruption" and subject.facts.is_trained,
     )
     known = subject.facts.imported is None and subject.facts.config.train.init_from is None
     purpose = _PURPOSES[architecture] + _NOT[architecture] * known

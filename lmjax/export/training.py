@@ -39,7 +39,7 @@ def _objective(objective: ObjectiveConfig) -> str:
         "the rest as they are",
         "span_corruption": f"span corruption: {_percent(rate)} of the tokens are hidden, in spans "
         f"of {objective.mean_span_length:g} tokens on average",
-    }[objective.name]
+    }.get(objective.name, objective.name)
 
 
 _CONSTANTS = {

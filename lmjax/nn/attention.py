@@ -38,7 +38,7 @@ class AttentionSpec:
 
     Attributes:
       causal: only keys at no later position.
-      window: only keys with |query - key position| <= window // 2; None: any distance.
+      window: only keys at most window // 2 positions away; None: any distance.
       rope: how queries and keys are turned by their positions; None: not.
       alibi: whether scores fall with distance, by each head's own slope.
     """

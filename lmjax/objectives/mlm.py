@@ -68,7 +68,7 @@ class MaskedLM:
 
     @property
     def num_predicted(self) -> int:
-        """P: what a row without any special token in its text predicts."""
+        """P, what a row without any special token in its text predicts."""
         return int(self._count(np.array([self.window_length]))[0])
 
     @cached_property

@@ -116,12 +116,12 @@ class SpanCorruption:
 
     @cached_property
     def num_spans(self) -> int:
-        """K: hidden spans of a full window."""
+        """K, the hidden spans of a full window."""
         return int(span_counts(self.window_length, self.mask_rate, self.mean_span_length)[1])
 
     @property
     def target_length(self) -> int:
-        """T: hidden tokens, their sentinels and eos."""
+        """T, the hidden tokens, their sentinels and eos."""
         return self._num_hidden + self.num_spans + 1
 
     def spec(self, num_rows: int) -> Spec:

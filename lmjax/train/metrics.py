@@ -68,7 +68,7 @@ class MetricsWriter:
         self._events = SummaryWriter(os.fspath(tensorboard), purge_step=purge_step)
 
     def write(self, step: int, split: str, row: dict[str, Any]) -> None:
-        """Writes {"step", "split", **row}."""
+        """Writes a row, `step` and `split` in front of its other fields."""
         self._file.write(json.dumps({"step": step, "split": split, **row}) + "\n")
         self._file.flush()
         for name, value in row.items():

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lmjax.data import sample, text
+from lmjax.data import files, sample, text
 from lmjax.data.files import find_files, short_names
 from lmjax.errors import UserError
 
@@ -246,6 +246,15 @@ def test_sample_is_spread_over_the_file_and_repeatable(tmp_path, kind):
     assert 45_000 < sum(len(t) for t in taken) < 60_000
     tenths = {int(t[:5]) // 2000 for t in taken if t[:5].isdigit() and len(t) > 5}
     assert tenths == set(range(10))
+
+
+def test_sample_enters_only_what_is_made_of_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SUFFIXES", (*files.SUFFIXES, ".box"))
+    path = tmp_path / "x.box"
+    path.write_text("".join(f"{i:05d}\n" for i in range(10_000)))
+    args = {"text_key": "text", "text_split": "line", "num_bytes": 100}
+    taken = list(sample.sample_texts(find_files(str(path)), **args))
+    assert taken == [f"{i:05d}" for i in range(20)]
 
 
 def test_sample_gives_each_file_its_share(tmp_path):
