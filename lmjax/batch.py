@@ -51,6 +51,7 @@ class Ids:
       special: all ids that stand for no text.
       first_sentinel, num_sentinels: those of span corruption count down from the first; None: from
         the last row, where the model has kept rows for them.
+      decoder_start: what the decoder beside an encoder reads first.
     """
 
     num_ids: int
@@ -63,6 +64,7 @@ class Ids:
     special: tuple[int, ...] = (0, 1, 2, 3, 4)
     first_sentinel: int | None = None
     num_sentinels: int | None = None
+    decoder_start: int = 0
 
     def sentinel(self, number: int | np.ndarray) -> int | np.ndarray:
         """Id of sentinel 0, 1, ...; it is its own inverse: number of the sentinel with an id."""

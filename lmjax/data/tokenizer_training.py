@@ -139,7 +139,7 @@ def _of_frequent_characters(sentences: Sequence[str], vocab_size: int) -> tuple[
     parts = [part for s in sentences for part in s.translate(rare).split("\n") if part]
     return parts, (
         f"{vocab_size} ids are too few for this text's {len(counts):,} characters: the most "
-        f"frequent {room} ({share:.0%} of it) have ids of their own, others are written in bytes"
+        f"frequent {room} ({share:.1%} of it) have ids of their own, others are written in bytes"
     )
 
 

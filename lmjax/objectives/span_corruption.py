@@ -152,6 +152,7 @@ class SpanCorruption:
             self.target_length,
         )
         shifted_BT = np.full_like(target_BT, self.ids.pad)
+        shifted_BT[:, 0] = np.where(in_target_BT[:, 0], self.ids.decoder_start, self.ids.pad)
         shifted_BT[:, 1:] = np.where(in_target_BT[:, 1:], target_BT[:, :-1], self.ids.pad)
         given_BT = (target_BT == self.ids.eos) | (target_BT > self.ids.sentinel(self.num_spans))
         return {

@@ -7,6 +7,7 @@ through the objective. `Steps` compiles the two into what the loop calls.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from lmjax import families, flops, objectives
 from lmjax import fields as fields_lib
-from lmjax import flops, objectives
 from lmjax.batch import Ids, Objective, device_fields, rows
 from lmjax.config import Config
 from lmjax.data import cache, pipeline
@@ -145,7 +146,8 @@ def make_ids(config: Config, tokenizer: AnyTokenizer) -> Ids:
     """The ids of a resolved config's run.
 
     Raises:
-      UserError: the embedding has fewer rows than there are ids.
+      UserError: the embedding has fewer rows than there are ids, or an encoder-decoder's tokenizer
+        names nothing for its decoder to begin with.
     """
     num_rows = config.model.vocab_size
     ids = tokenizer.ids(num_rows)
@@ -156,7 +158,27 @@ def make_ids(config: Config, tokenizer: AnyTokenizer) -> Ids:
             f"the tokenizer has {tokenizer.vocab_size} ids{more}, the embedding {num_rows} rows "
             "(config.model.vocab_size); leave model.vocab_size out or enlarge it"
         )
-    return ids
+    start = decoder_start_id(config, tokenizer)
+    return ids if start is None else dataclasses.replace(ids, decoder_start=start)
+
+
+def decoder_start_id(config: Config, tokenizer: AnyTokenizer) -> int | None:
+    """What an encoder-decoder's decoder reads first; None for other models.
+
+    Raises:
+      UserError: the tokenizer has no such id.
+    """
+    if config.model.architecture != "encoder_decoder":
+        return None
+    name = families.decoder_start(config.family)
+    candidates = (tokenizer.decoder_start_id, getattr(tokenizer, f"{name}_id"))
+    found = next((token for token in candidates if token is not None), None)
+    if found is None:
+        raise UserError(
+            f"the tokenizer of this encoder-decoder names neither decoder_start nor {name}, with "
+            f"which its decoder starts; add one to 'special' in its {tokenizer_lib.CONFIG_FILE}"
+        )
+    return found
 
 
 def make_model(config: Config, dtype: Any, device: jax.Device) -> Model:

@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from lmjax import families, paths
+from lmjax import paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, JsonTokenizer
-from lmjax.errors import UserError
 from lmjax.nn.model import Model, smallest_batch
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
@@ -95,29 +94,10 @@ def load(
         model,
         params,
         tokenizer,
-        decoder_start_id(config, tokenizer),
+        setup.decoder_start_id(config, tokenizer),
         mesh,
         rules_lib.batch_sharding(mesh),
     )
-
-
-def decoder_start_id(config: Config, tokenizer: AnyTokenizer) -> int | None:
-    """What an encoder-decoder's decoder reads first; None for other models.
-
-    Raises:
-      UserError: the tokenizer has no such id.
-    """
-    if config.model.architecture != "encoder_decoder":
-        return None
-    name = families.decoder_start(config.family)
-    candidates = (tokenizer.decoder_start_id, getattr(tokenizer, f"{name}_id"))
-    found = next((token for token in candidates if token is not None), None)
-    if found is None:
-        raise UserError(
-            f"the tokenizer of this encoder-decoder names neither decoder_start nor {name}, with "
-            f"which its decoder starts; add one to 'special' in its {tokenizer_lib.CONFIG_FILE}"
-        )
-    return found
 
 
 def special_ids(config: Config, tokenizer: AnyTokenizer) -> dict[str, int | None]:
@@ -129,7 +109,7 @@ def special_ids(config: Config, tokenizer: AnyTokenizer) -> dict[str, int | None
         return dict(tokenizer.config["special"])
     if isinstance(tokenizer, JsonTokenizer):
         named = tokenizer.config["special"]
-        return named | {"decoder_start": decoder_start_id(config, tokenizer)}
+        return named | {"decoder_start": setup.decoder_start_id(config, tokenizer)}
     is_decoder = config.model.architecture == "decoder"
     begin = tokenizer.eos_id if is_decoder else tokenizer.bos_id
     return {
@@ -140,5 +120,5 @@ def special_ids(config: Config, tokenizer: AnyTokenizer) -> dict[str, int | None
         "mask": tokenizer.mask_id,
         "cls": begin,
         "sep": tokenizer.eos_id,
-        "decoder_start": decoder_start_id(config, tokenizer),
+        "decoder_start": setup.decoder_start_id(config, tokenizer),
     }

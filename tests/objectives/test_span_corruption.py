@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,19 @@ def make_windows(num_rows, width, seed=0):
 def make(objective, windows, epoch=0, index=None):
     index = np.arange(len(windows[0])) if index is None else index
     return objective(*(w[index] for w in windows), RowNoise(5, index * 0 + epoch, index))
+
+
+def test_the_decoder_starts_as_its_family_does():
+    objective = SpanCorruption(64, dataclasses.replace(IDS, decoder_start=EOS))
+    windows = make_windows(50, objective.window_length)
+    windows[1][0] = -1  # a row without text
+    plain, other = make(OBJECTIVE, windows), make(objective, windows)
+    real = plain["segment_ids"][:, 0] > 0
+    assert real.any()
+    assert not real[0]
+    assert np.array_equal(other["inputs"][:, 0], np.where(real, EOS, PAD))
+    for name in plain:
+        assert np.array_equal(plain[name][:, 1:], other[name][:, 1:])
 
 
 def split(ids):

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from lmjax import config as config_lib
+from lmjax import families, objectives
 from lmjax import fields as fields_lib
-from lmjax import objectives
 from lmjax.batch import Ids
 from lmjax.errors import UserError
 from lmjax.train import setup
@@ -16,8 +16,21 @@ def make_config(**overrides):
 
 def tokenizer(size):
     return SimpleNamespace(
-        vocab_size=size, ids=lambda num_rows: Ids(num_ids=size, num_rows=num_rows)
+        vocab_size=size,
+        ids=lambda num_rows: Ids(num_ids=size, num_rows=num_rows),
+        pad_id=0,
+        eos_id=1,
+        decoder_start_id=None,
     )
+
+
+@pytest.mark.parametrize(("family", "start"), [("t5", 0), ("bart", 1), ("gpt2", None)])
+def test_the_decoder_starts_as_it_is_published(family, start):
+    model = families.resolve({"family": family})["model"]
+    fields = {"family": family, **{f"model.{k}": v for k, v in model.items()}}
+    config = setup.resolve(make_config(**fields | {"model.vocab_size": 40_000}))
+    assert setup.decoder_start_id(config, tokenizer(600)) == start
+    assert setup.make_ids(config, tokenizer(600)).decoder_start == (start or 0)
 
 
 @pytest.mark.parametrize(
