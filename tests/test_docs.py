@@ -33,7 +33,12 @@ from lmjax.train.console import count
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "README.zh.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.rglob("*.md")),
+]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
