@@ -26,7 +26,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 def shown(title: str, log: Callable[[str], None]) -> Iterator[Progress]:
     """Yields the callback that `prepare` takes: a bar on a terminal, else lines through `log`."""
     console = rich.console.Console(stderr=True)
-    if not console.is_terminal:
+    if not (console.is_terminal and console.file.isatty()):  # FORCE_COLOR alone makes no terminal
         yield _lines(title, log)
         return
     columns = (

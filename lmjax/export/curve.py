@@ -20,7 +20,13 @@ def draw(rows: Sequence[dict[str, Any]], folder: str | os.PathLike) -> bool:
     except ImportError:
         return False
     figure = Figure(figsize=(7.5, 4), dpi=150, facecolor="white", layout="constrained")
-    axes = figure.add_subplot(facecolor="white")
+    plot(rows, figure.add_subplot(facecolor="white"))
+    figure.savefig(os.path.join(folder, FILE), metadata={"Software": None})
+    return True
+
+
+def plot(rows: Sequence[dict[str, Any]], axes: Any) -> None:
+    """Draws the curve of a run's rows into axes of matplotlib."""
     train = [row for row in rows if row["split"] == "train"]
     held_out = [row for row in rows if row["split"] == "eval"]
     if train:
@@ -35,8 +41,6 @@ def draw(rows: Sequence[dict[str, Any]], folder: str | os.PathLike) -> bool:
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(os.path.join(folder, FILE), metadata={"Software": None})
-    return True
 
 
 def _points(rows: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:

@@ -22,7 +22,12 @@ _QUIET_SECONDS = 10.0  # a plain log says something about a long step this often
 def make_console() -> RichConsole:
     """A console for tables: as wide as the terminal, or wide enough where there is none."""
     console = RichConsole()
-    return console if console.is_terminal else RichConsole(width=132)
+    return console if is_live(console) else RichConsole(width=132)
+
+
+def is_live(console: RichConsole) -> bool:
+    """Whether there is a terminal to draw on; FORCE_COLOR, which Jupyter and CI set, makes none."""
+    return console.is_terminal and console.file.isatty()
 
 
 class _Handler(logging.Handler):
@@ -54,7 +59,7 @@ class Console:
     @property
     def live(self) -> bool:
         """Whether there is a terminal to draw on."""
-        return self._rich.is_terminal
+        return is_live(self._rich)
 
     def log_to(self, path: os.PathLike) -> None:
         """Copies all messages from now on into a file."""

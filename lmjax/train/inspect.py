@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
+from rich.rule import Rule
 from rich.text import Text
 
 from lmjax.batch import INFO_PREFIX, Batch, Ids
@@ -50,7 +51,8 @@ class Inspector:
         for step in steps:
             batch = self.batches(step)
             num_rows = len(batch["inputs"])
-            console.rule(f"step {step}: {num_rows} rows, showing {min(max_rows, num_rows)}")
+            title = f"step {step}: {num_rows} rows, showing {min(max_rows, num_rows)}"
+            console.print(Rule(title), width=min(80, console.width))  # a notebook's page is narrow
             for index in range(min(max_rows, num_rows)):
                 row = {name: field[index] for name, field in batch.items()}
                 console.print(self._header(row), style="bold", highlight=False)
