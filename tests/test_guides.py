@@ -8,6 +8,7 @@ What needs a bucket, the Hub or a program of others is left out here: `tests/tes
 import json
 import shutil
 
+import jax
 import published
 import published_tokenizers
 import pyarrow as pa
@@ -35,9 +36,19 @@ def runnable(words):
     if tool != "main" or {"--mode=eval", "--help_config", "--dry_run"} & {*arguments}:
         return tool, arguments
     config = next((word for word in arguments if word.startswith("--config=")), "_tiny")
-    if "_tiny" not in config:
+    if "_tiny" not in config:  # of a run that is not begun
+        arguments = [word for word in arguments if not word.startswith("--workdir=")]
         return tool, [*arguments, "--dry_run"]
     return tool, [*arguments, *(f"--config.{name}={value}" for name, value in QUICK.items())]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Programs are compiled once, as most commands go on with a run of another one."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +74,10 @@ def place(tmp_path_factory):
             words = f"python -m lmjax.main --config=configs/{name}_tiny.py"
             tool, arguments = runnable([*words.split(), f"--workdir=runs/{name}_tiny"])
             assert tool_run.run(tool, *arguments).code == 0
-    shutil.copytree(root / "runs" / "bert_tiny", root / "runs" / "bert_base")
+            if name == "bert":  # as if run and store had come from another machine
+                shutil.copytree(root / "runs" / "bert_tiny", root / "copied" / "bert_tiny")
+                (manifest,) = (root / "home").rglob("manifest.json")
+                shutil.copytree(manifest.parent, root / "elsewhere" / "store")
     for name in ("bert", "bert-base-uncased"):
         folder = root / "downloaded" / name
         folder.mkdir(parents=True)
