@@ -58,8 +58,11 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decoder_start(family_name: str) -> str:
-    """Name of the special token in front of what a family's decoder reads: "pad", "eos", ..."""
-    return FAMILIES[family_name].DECODER_START
+    """Name of the special token in front of what a family's decoder reads: "pad", "eos", ...
+
+    "pad", as T5 has it, where a config makes an encoder-decoder of a family without one.
+    """
+    return getattr(FAMILIES[family_name], "DECODER_START", "pad")
 
 
 def _known(field: str, name: Any, names: Iterable[str]) -> str:
