@@ -18,10 +18,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-import lmjax
 from lmjax import fields as fields_lib
 
-ROOT = Path(lmjax.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "lmjax_colab.ipynb"
 CONSTRAINTS = ROOT / "docs" / "colab_constraints.txt"
 KEPT = {"jax": "0.12.0", "jaxlib": "0.12.0", "numpy": "2.3.0", "protobuf": "5.29.5"}
