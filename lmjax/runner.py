@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-import os
 import signal
 import traceback
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from lmjax import families, flops, foreign, objectives, paths
-from lmjax import fields as fields_lib
+from lmjax import config_file, flops, foreign, objectives, paths
 from lmjax.config import Config
 from lmjax.data import cache, pipeline
 from lmjax.errors import UserError
+from lmjax.train import data as data_lib
 from lmjax.train import describe, loop, metrics, setup, workdir
 from lmjax.train import inspect as inspect_lib
 from lmjax.train import start as start_lib
@@ -48,77 +43,15 @@ class Request:
     debug: bool = False
 
 
-def load_config_file(path: str) -> dict[str, Any]:
-    """Runs a config file's `get_config()`, or takes the config of a run's config.json.
-
-    Raises:
-      UserError: no such file, no `get_config`, or an error inside it; no run's config.
-    """
-    content = _config_file(path)
-    if path.endswith(".json"):
-        return fields_lib.to_dict(workdir.parse(content, path).config)
-    if not path.endswith(".py"):
-        raise UserError(
-            f"config file {path} is neither a Python file nor a run's config.json; see configs/ "
-            "for examples"
-        )
-    module = types.ModuleType(f"lmjax_config_{Path(path).stem}")
-    module.__file__ = path
-    try:
-        exec(compile(content, path, "exec"), module.__dict__)
-        raw = module.get_config()
-        return raw.to_dict() if isinstance(raw, ConfigDict) else dict(raw)
-    except Exception as error:
-        if not hasattr(module, "get_config") and isinstance(error, AttributeError):
-            why = "has no get_config()"
-        else:
-            said = error.msg if isinstance(error, SyntaxError) else error
-            why = f"fails{_line_of(path, error)} with {type(error).__name__}: {said}"
-        raise UserError(
-            f"config file {path} {why}; mend it: it must define get_config() that returns an "
-            "ml_collections.ConfigDict, see configs/"
-        ) from error
-
-
-def _line_of(path: str, error: Exception) -> str:
-    """Where in a config file an exception arose, in words."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    if isinstance(error, SyntaxError) and error.filename == path:
-        lines.append(error.lineno)
-    return f" at line {lines[-1]}" if lines else ""
-
-
-def make_config(raw: dict[str, Any], overrides: dict[str, Any]) -> Config:
-    """Command line over config file over the family's preset over the defaults."""
-    flat = fields_lib.flatten(raw) | overrides
-    for name in flat:
-        fields_lib.check_name(name)
-    return fields_lib.from_dict(families.resolve(fields_lib.unflatten(flat)))
-
-
-def _source(request: Request) -> dict[str, str] | None:
-    path = request.config_file
-    if path is None:
-        return None
-    return {"file": path, "sha256": hashlib.sha256(_config_file(path)).hexdigest()}
-
-
-def _config_file(path: str) -> bytes:
-    content = paths.read_bytes(path)
-    if content is None:
-        what = "is a folder" if os.path.isdir(path) else "is not there"
-        raise UserError(f"config file {path} {what}; see configs/ for the ones that are")
-    return content
-
-
 def _run_config(request: Request) -> RunConfig:
     """The run of the workdir with what may change changed, or else that of the config file."""
-    source = _source(request)
+    path = request.config_file
+    source = None if path is None else config_file.source(path)
     stored = workdir.read(request.workdir) if request.workdir else None
     if stored is not None:
         return workdir.resume(stored, source, request.overrides)
     if source is not None:
-        raw = load_config_file(source["file"])
+        raw = config_file.load(source["file"])
     elif init_from := request.overrides.get("train.init_from"):
         raw = start_lib.recipe_of(init_from)
     else:
@@ -126,7 +59,7 @@ def _run_config(request: Request) -> RunConfig:
             "nothing to run: give --config=FILE for a new run (see configs/), "
             "or the --workdir of one that was started"
         )
-    return RunConfig(start_lib.inherit(make_config(raw, request.overrides)), source)
+    return RunConfig(start_lib.inherit(config_file.make(raw, request.overrides)), source)
 
 
 def dry_run(request: Request) -> int:
@@ -173,7 +106,7 @@ class _Run:
 
     folder: Workdir
     program: setup.Program
-    data: setup.Data
+    data: data_lib.Data
     steps: setup.Steps
     checkpoints: Checkpoints | CopiedCheckpoints
 
@@ -188,11 +121,11 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     _check_hosts(run.config)
     imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.path)
     start_lib.check_data(run.config, imported)
-    stores = setup.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
+    stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
     start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
     config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
     program = setup.make_program(config, ids=setup.make_ids(config, stores.tokenizer))
-    data = setup.open_data(config, stores, program.objective)
+    data = data_lib.open_data(config, stores, program.objective)
     keep = config.checkpoint
     checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
     try:
@@ -218,7 +151,7 @@ def _check_hosts(config: Config) -> None:
 
 
 def _check_data(
-    checkpoints: Checkpoints | CopiedCheckpoints, data: setup.Data, workdir_name: str
+    checkpoints: Checkpoints | CopiedCheckpoints, data: data_lib.Data, workdir_name: str
 ) -> None:
     """Refuses data that the newest checkpoint, if there is one, was not trained on."""
     step = checkpoints.latest()
@@ -400,15 +333,15 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, setup.Stores]:
+def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, data_lib.Stores]:
     """The batches a run would see, all rows of each, without a model or a device."""
     config = _run_config(request).config
-    stores = setup.open_stores(start_lib.with_own_tokenizer(config, request.workdir))
+    stores = data_lib.open_stores(start_lib.with_own_tokenizer(config, request.workdir))
     config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
     objective = objectives.make(config, setup.make_ids(config, stores.tokenizer))
     batch_size = config.train.global_batch_size
     batches = pipeline.TrainBatches(
-        setup.windows(stores.train, objective),
+        data_lib.windows(stores.train, objective),
         objective,
         config.train.seed,
         batch_size,

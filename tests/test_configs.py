@@ -13,6 +13,7 @@ import small_run
 import stock_classes
 
 from lmjax.data.pipeline import EvalBatches
+from lmjax.train import data as data_lib
 from lmjax.train import setup, trained, workdir
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.evaluate import evaluate
@@ -69,10 +70,10 @@ def test_a_tiny_config_learns_and_leaves_for_transformers(name, nats, tmp_path):
 
 def _assert_context_is_used(path, nats):
     config = workdir.read(path).config
-    stores = setup.open_stores(config)
+    stores = data_lib.open_stores(config)
     ids = setup.make_ids(config, stores.tokenizer)
     program = setup.make_program(config, jax.devices()[:1], ids)
-    data = setup.open_data(config, stores, program.objective)
+    data = data_lib.open_data(config, stores, program.objective)
     checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep)
     with program.context():
         step = setup.make_steps(program, data.tables).eval_step

@@ -22,8 +22,8 @@ import pytest
 from small_run import CORPUS
 
 from lmjax import batch as batch_lib
+from lmjax import config_file, flops, objectives
 from lmjax import fields as fields_lib
-from lmjax import flops, objectives, runner
 from lmjax.batch import Ids
 from lmjax.data import text as text_lib
 from lmjax.errors import UserError
@@ -163,8 +163,8 @@ def check_command(words):
         given[name] = value
     config = given.get("config") or ""
     if config.startswith("configs/"):
-        return runner.make_config(runner.load_config_file(str(ROOT / config)), overrides)
-    return runner.make_config({}, {k: v for k, v in overrides.items() if "seq_len" not in k})
+        return config_file.make(config_file.load(str(ROOT / config)), overrides)
+    return config_file.make({}, {k: v for k, v in overrides.items() if "seq_len" not in k})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
@@ -231,7 +231,7 @@ def test_commands_are_taken_apart():
 def test_every_config_is_on_its_page_with_its_numbers(file):
     page = (DOCS / "configs.md").read_text()
     (row,) = re.findall(rf"^\| \[`{file.name}`\].*$", page, re.MULTILINE)
-    config = setup.resolve(runner.make_config(runner.load_config_file(str(file)), {}))
+    config = setup.resolve(config_file.make(config_file.load(str(file)), {}))
     ids = Ids(num_ids=config.tokenizer.vocab_size, num_rows=config.model.vocab_size)
     lengths = flops.lengths(objectives.make(config, ids).spec(1))
     rows = config.train.num_steps * config.train.global_batch_size
@@ -253,7 +253,7 @@ def test_every_page_is_in_the_contents():
 def test_the_objective_of_the_guide():
     source = fences(DOCS / "extend.md", "python")[0]
     exec(compile(source, "extend.md", "exec"), guide := {"__name__": __name__})
-    config = runner.make_config({"data": {"seq_len": 16}}, {})
+    config = config_file.make({"data": {"seq_len": 16}}, {})
     objective = guide["make"](config, Ids(num_ids=90, num_rows=128))
     rng, index = np.random.default_rng(0), np.arange(500)
     tokens = rng.integers(5, 90, (500, objective.window_length)).astype(np.int32)

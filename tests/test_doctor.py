@@ -11,7 +11,7 @@ import tool_run
 from packaging.requirements import Requirement
 from small_run import CORPUS
 
-from lmjax import fields, runner
+from lmjax import config_file, fields, runner
 from lmjax.doctor import fit, machine, report
 from lmjax.doctor.examine import examine
 from lmjax.errors import UserError
@@ -100,7 +100,7 @@ def test_raw_text_is_looked_into(at):
 
 
 def test_memory_is_that_of_a_dry_run(at):
-    config = runner.make_config(runner.load_config_file(str(at / "gpt2.py")), {})
+    config = config_file.make(config_file.load(str(at / "gpt2.py")), {})
     found = fit.fit(config, jax.devices(), 1e9)
     program = setup.make_program(setup.resolve(config))
     leaves = jax.tree.leaves(program.abstract.params)
@@ -110,7 +110,7 @@ def test_memory_is_that_of_a_dry_run(at):
 
 
 def test_what_does_not_fit_says_how_it_would(monkeypatch):
-    config = runner.make_config({"family": "gpt2", "model": {"preset": "small"}}, {})
+    config = config_file.make({"family": "gpt2", "model": {"preset": "small"}}, {})
     plain = fit.fit(config, jax.devices(), 1e9)
     full = fit.fit(fields.replace(config, {"train.remat": "full"}), jax.devices(), 1e9)
     between = (plain.num_bytes + full.num_bytes) // 2

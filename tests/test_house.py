@@ -9,7 +9,7 @@ from lmjax import fields as fields_lib
 from lmjax.families import FAMILIES
 
 ROOT = Path(lmjax.__file__).parent
-REPOSITORY = ROOT.parent
+REPOSITORY = Path(__file__).parents[1]
 
 # Imports only go down; rooms on one floor never import each other.
 FLOORS = [
@@ -19,7 +19,7 @@ FLOORS = [
     {"infer"},
     {"train"},
     {"bench", "export"},
-    {"runner", "main", "cli", "doctor"},
+    {"runner", "config_file", "main", "cli", "doctor"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SOURCES = [p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py"]

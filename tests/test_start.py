@@ -10,6 +10,7 @@ import pytest
 import small_run
 from small_run import CORPUS
 
+from lmjax import config_file as config_file_lib
 from lmjax import runner
 from lmjax.data import output
 from lmjax.errors import UserError
@@ -53,7 +54,7 @@ def imported(source, tmp_path_factory):
 
 def first_state(config_file, init_from, **train):
     overrides = {"train.init_from": init_from, **{f"train.{k}": v for k, v in train.items()}}
-    config = runner.make_config(runner.load_config_file(config_file), overrides)
+    config = config_file_lib.make(config_file_lib.load(config_file), overrides)
     program = setup.make_program(setup.resolve(start.inherit(config)), jax.devices()[:1])
     with program.context():
         return start.from_run(program)
@@ -124,9 +125,9 @@ def test_an_imported_model_goes_on_with_its_tokenizer(imported, source, config_f
     ],
 )
 def test_weights_that_do_not_fit(config_file, source, changes, words):
-    raw, overrides = runner.load_config_file(config_file), {"train.init_from": source} | changes
+    raw, overrides = config_file_lib.load(config_file), {"train.init_from": source} | changes
     with pytest.raises(UserError, match=words):
-        start.inherit(runner.make_config(raw, overrides))
+        start.inherit(config_file_lib.make(raw, overrides))
 
 
 def test_an_import_has_no_moments(config_file, imported, source):

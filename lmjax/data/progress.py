@@ -22,11 +22,16 @@ class Progress(Protocol):
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+def is_live(console: rich.console.Console) -> bool:
+    """Whether there is a terminal to draw on; FORCE_COLOR, which Jupyter and CI set, makes none."""
+    return console.is_terminal and console.file.isatty()
+
+
 @contextmanager
 def shown(title: str, log: Callable[[str], None]) -> Iterator[Progress]:
     """Yields the callback that `prepare` takes: a bar on a terminal, else lines through `log`."""
     console = rich.console.Console(stderr=True)
-    if not (console.is_terminal and console.file.isatty()):  # FORCE_COLOR alone makes no terminal
+    if not is_live(console):
         yield _lines(title, log)
         return
     columns = (

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lmjax import paths, runner
+from lmjax import config_file as config_file_lib
+from lmjax import paths
 from lmjax.config import Config
 from lmjax.doctor import fit, health, machine
 from lmjax.doctor.report import Section, checked
@@ -52,7 +53,7 @@ def examine(
         return section
 
     def of_config() -> Section:
-        config = runner.make_config(runner.load_config_file(config_file), given)
+        config = config_file_lib.make(config_file_lib.load(config_file), given)
         planned.append(config)
         section = Section(f"config {config_file}")
         section.add("model", f"{config.family} {config.model.preset or ''}".strip())
@@ -86,7 +87,7 @@ def _load_all(folder: str, overrides: dict[str, Any]) -> dict[str, Config | User
     for file in sorted(glob.glob(os.path.join(folder, "*.py"))):
         name = os.path.basename(file).removesuffix(".py")
         try:
-            found[name] = runner.make_config(runner.load_config_file(file), overrides)
+            found[name] = config_file_lib.make(config_file_lib.load(file), overrides)
         except UserError as error:
             found[name] = error
     return found

@@ -56,7 +56,7 @@ def fit(config: Config, devices: Sequence[jax.Device], measured: float | None = 
     """What a config takes on `devices`.
 
     Args:
-      config: as `runner.make_config` gives it.
+      config: as `config_file.make` gives it.
       devices: all of a kind.
       measured: as of `describe.expected_rate`.
 

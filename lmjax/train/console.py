@@ -14,6 +14,8 @@ import time
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lmjax.data.progress import is_live
+
 logger = logging.getLogger("lmjax")
 
 _QUIET_SECONDS = 10.0  # a plain log says something about a long step this often
@@ -23,11 +25,6 @@ def make_console() -> RichConsole:
     """A console for tables: as wide as the terminal, or wide enough where there is none."""
     console = RichConsole()
     return console if is_live(console) else RichConsole(width=132)
-
-
-def is_live(console: RichConsole) -> bool:
-    """Whether there is a terminal to draw on; FORCE_COLOR, which Jupyter and CI set, makes none."""
-    return console.is_terminal and console.file.isatty()
 
 
 class _Handler(logging.Handler):

@@ -18,7 +18,8 @@ from lmjax.optim.policy import name_of
 from lmjax.parallel.rules import num_parts
 from lmjax.train import device as device_lib
 from lmjax.train.console import count, duration, size
-from lmjax.train.setup import Data, Program
+from lmjax.train.data import Data
+from lmjax.train.setup import Program
 from lmjax.train.workdir import Workdir
 
 # What a training step reaches of a plain matrix product's rate, or of the chip's datasheet peak.

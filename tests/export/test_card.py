@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from small_run import export
 
-from lmjax import families, runner
+from lmjax import config_file, families, runner
 from lmjax.config import Config
 from lmjax.export import card, curve, facts, recipe, sections
 from lmjax.export.sections import Subject
@@ -122,8 +122,8 @@ def test_the_curve(exported, subject, tmp_path, monkeypatch):
 
 def test_the_recipe_is_the_runs_own(run, exported):
     text = str(run.parent / "some_text.jsonl")
-    raw = runner.load_config_file(str(exported / recipe.FILE))
-    again = runner.make_config(raw, {"data.path": text})
+    raw = config_file.load(str(exported / recipe.FILE))
+    again = config_file.make(raw, {"data.path": text})
     mine = workdir.read(run).config
     assert with_fields(again, {"data.cache_dir": mine.data.cache_dir}) == mine
     command = "python -m lmjax.main --config=lmjax_config.json --workdir=runs/again "

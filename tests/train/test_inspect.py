@@ -9,6 +9,7 @@ from lmjax import config as config_lib
 from lmjax import fields as fields_lib
 from lmjax import objectives
 from lmjax.data.pipeline import TrainBatches
+from lmjax.train import data as data_lib
 from lmjax.train import setup
 from lmjax.train.inspect import Inspector, arrays
 
@@ -29,10 +30,10 @@ def inspect(tmp_path_factory):
                 "data.seq_len": 64,
             },
         )
-        stores = setup.open_stores(config)
+        stores = data_lib.open_stores(config)
         ids = setup.make_ids(setup.resolve(config), stores.tokenizer)
         objective = objectives.make(config, ids)
-        windows = setup.windows(stores.train, objective)
+        windows = data_lib.windows(stores.train, objective)
         batches = TrainBatches(windows, objective, 0, 4, np.arange(4))
         return Inspector(batches, stores.train, stores.tokenizer, ids)
 

@@ -8,6 +8,7 @@ from lmjax import config as config_lib
 from lmjax import families, flops
 from lmjax import fields as fields_lib
 from lmjax.optim.optimizer import OPTIMIZERS
+from lmjax.train import data as data_lib
 from lmjax.train import setup
 from lmjax.train.checkpoint import Checkpoints
 
@@ -67,11 +68,11 @@ class Run:
     def __init__(self, config, mesh=None, devices=1, micro=16):
         fields = {f"mesh.{name}": value for name, value in (mesh or {}).items()}
         config = fields_lib.replace(config, {**fields, "train.micro_batch_size": micro})
-        stores = setup.open_stores(config)
+        stores = data_lib.open_stores(config)
         config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
         ids = setup.make_ids(config, stores.tokenizer)
         self.program = setup.make_program(config, jax.devices()[:devices], ids)
-        data = setup.open_data(config, stores, self.program.objective)
+        data = data_lib.open_data(config, stores, self.program.objective)
         self.batches = data.train_batches(self.program)
         with self.program.context():
             self.steps, self.state = setup.make_steps(self.program, data.tables), None
