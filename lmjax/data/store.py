@@ -31,6 +31,7 @@ from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.errors import UserError
 
 MANIFEST = "manifest.json"
+_FIELDS = {"splits", "tokenizer", "block_size", "dtype"}  # of the manifest, beside "format"
 TOKENIZER = "tokenizer"
 ORIGIN_DTYPE = np.dtype([("file", "<u4"), ("record", "<u8")])
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # what suits random access
@@ -68,8 +69,8 @@ def parse_manifest(content: bytes, file: str) -> tuple[dict[str, Any], str]:
     try:
         manifest = json.loads(content)
         version = manifest["format"]
-        if version == 1:
-            _ = [manifest[name] for name in ("splits", "tokenizer", "block_size", "dtype")]
+        if version == 1 and not manifest.keys() >= _FIELDS:
+            raise ValueError("fields are missing")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged; {_REBUILD}") from error
     if version != 1:
@@ -113,13 +114,12 @@ class Store:
         path = os.path.abspath(os.path.expanduser(path))
         manifest, sha256 = read_manifest(path)
         if split not in manifest["splits"]:
-            documents = sum(entry["num_documents"] for entry in manifest["splits"].values())
-            few = " (all its text is one document)" * (documents == 1)
+            is_one = sum(entry["num_documents"] for entry in manifest["splits"].values()) == 1
+            why = " (all its text is one document)" * is_one
+            or_else = ", or set text_split=paragraph" * is_one
             raise UserError(
-                f"{path}: no {split!r} split, only {', '.join(manifest['splits'])}{few}; "
-                "prepare it with eval_fraction above 0 or give data.eval_path"
-                + ", or set text_split=paragraph"
-                * (documents == 1)
+                f"{path}: no {split!r} split, only {', '.join(manifest['splits'])}{why}; "
+                f"prepare it with eval_fraction above 0 or give data.eval_path{or_else}"
             )
         for entry in split_files(manifest["splits"][split]):
             _check_size(path, entry)
