@@ -6,6 +6,7 @@ capitals stand for a value of the reader's. `docs/start.md` is run as it stands,
 """
 
 import ast
+import codecs
 import csv
 import io
 import json
@@ -273,7 +274,10 @@ def test_the_objective_of_the_guide():
 
 def test_the_reader_of_the_guide():
     source = fences(DOCS / "extend.md", "python")[1]
-    exec(compile(source, "extend.md", "exec"), guide := {**vars(text_lib), "csv": csv, "io": io})
+    exec(
+        compile(source, "extend.md", "exec"),
+        guide := {**vars(text_lib), "codecs": codecs, "csv": csv},
+    )
     content = '\ufeffid,text\r\n1,"a, b\nc"\n2\n3,d\n'.encode()
     for skip, expected in ((0, [(0, "a, b\nc"), (1, None), (2, "d")]), (2, [(2, "d")])):
         counts = Counter()

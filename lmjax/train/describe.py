@@ -161,7 +161,8 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
         f"python tools/inspect_batches.py --workdir={folder.name} --steps=0:1",
         "               train it further:     "
         f"python -m lmjax.main --workdir={folder.name} --config.train.num_steps={2 * steps}",
-        f"               draw its curves:      tensorboard --logdir={folder.name}/tensorboard",
+        f"               draw its curves:      tensorboard --logdir={folder.name}/tensorboard"
+        "  (pip install tensorboard)",
         "               use it elsewhere:     "
         f"python tools/export_hf.py --workdir={folder.name} --output=FOLDER",
     ]
