@@ -78,18 +78,37 @@ class Objective(Protocol):
     - `window_length`, `window_stride`: raw tokens in a window, and from one window to the next.
     - `exact_likelihood`: its loss is the log-likelihood of the text, so bits per byte mean
       something.
+    - `closes_rows`: it puts an end token of its own behind the text of a row, so that a document
+      that has a row, or a part of one, to itself comes without its own.
     """
 
     window_length: int
     window_stride: int
     exact_likelihood: bool
+    closes_rows: bool
 
     def spec(self, num_rows: int) -> Spec:
         """Shape and dtype of every device field, known before any data is read."""
         ...
 
+    def places(self, length_N: np.ndarray) -> dict[str, np.ndarray]:
+        """The most places that texts of so many raw tokens, one document each, take.
+
+        Args:
+          length_N: integers, at most `window_stride`.
+
+        Returns:
+          Field of `spec` -> int64 [N], places of its second axis: "inputs", "enc_inputs" beside an
+          encoder, "targets" where only some positions predict.
+        """
+        ...
+
     def __call__(self, tokens_BW: np.ndarray, documents_BW: np.ndarray, noise: RowNoise) -> Batch:
-        """Windows [B, W] of tokens (int32) and document indices (int64, -1: padding) -> batch."""
+        """Windows [B, W] of tokens (int32) and document indices (int64, -1: padding) -> batch.
+
+        W is `window_length` for the shapes of `spec`. A narrower window makes a narrower batch,
+        the same wherever there is text.
+        """
         ...
 
 

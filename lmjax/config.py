@@ -223,8 +223,8 @@ class ModelConfig(Section):
 class ObjectiveConfig(Section):
     """What is predicted."""
 
-    name: Literal["clm", "mlm", "span_corruption"] = fixed(
-        "clm", "causal LM, masked LM (BERT) or span corruption (T5)"
+    name: str = fixed(
+        "clm", "a module of lmjax.objectives: clm, mlm (BERT), span_corruption (T5), ..."
     )
     mask_rate: float = fixed(
         0.15, "mlm, span_corruption: share of the tokens that are hidden", gt=0, lt=1

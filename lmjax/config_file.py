@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lmjax import families, paths
+from lmjax import families, objectives, paths
 from lmjax import fields as fields_lib
 from lmjax.config import Config
 from lmjax.errors import UserError
@@ -81,4 +81,6 @@ def make(raw: dict[str, Any], overrides: dict[str, Any]) -> Config:
     flat = fields_lib.flatten(raw) | overrides
     for name in flat:
         fields_lib.check_name(name)
-    return fields_lib.from_dict(families.resolve(fields_lib.unflatten(flat)))
+    config = fields_lib.from_dict(families.resolve(fields_lib.unflatten(flat)))
+    objectives.check(config)
+    return config

@@ -103,7 +103,7 @@ MISTAKES = [
     (NEW + "--config.model=small", "is a group of fields", "--config.model.preset=VALUE"),
     (NEW + "--config.family=gpt3", "'gpt3' is unknown", "did you mean gpt2"),
     (NEW + "--config.model.preset=smal", "'smal' is unknown", "did you mean small"),
-    (NEW + "--config.objective.name=mllm", "'mllm'", "'clm', 'mlm' or 'span_corruption'"),
+    (NEW + "--config.objective.name=mllm", "'mllm'", "there are 'clm', "),
     ("main --config={at}/gpt2.py", "--workdir is missing", "--workdir=DIR"),
     ("main --workdir={at}/nowhere", "nothing to run", "--config=FILE"),
     ("inspect_batches --config={at}/gpt2.py --steps=3", "no range", "--steps=A:B"),

@@ -193,7 +193,7 @@ def config_of(published: Published, overrides: Mapping[str, Any]) -> Config:
     recipe = {
         "family": published.family,
         "model": model.model_dump(),
-        "objective": {"name": objectives.first_for(model.architecture)},
+        "objective": {"name": objectives.USUAL[model.architecture]},
         "data": {"seq_len": _seq_len(model.max_positions)},
     }
     flat = fields_lib.flatten(recipe) | dict(overrides)

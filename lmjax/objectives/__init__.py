@@ -1,39 +1,58 @@
 """Objectives: windows of tokens and noise in, a batch out (`lmjax.batch.Objective`).
 
-An objective is a module with `make(config, ids)`, `NUM_SENTINELS`, the ids that it needs at the top
-of the embedding beside those of the tokenizer, and `ARCHITECTURE`, the kind of model it trains.
+An objective is a module of this folder with `make(config, ids)`, `ARCHITECTURE`, the kind of model
+it trains, and `NUM_SENTINELS`, the ids that it needs at the top of the embedding beside those of
+the tokenizer. Its name is the module's; nothing else has to be told of it.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from types import ModuleType
+
 from lmjax.batch import Ids, Objective
 from lmjax.config import Config
 from lmjax.errors import UserError
-from lmjax.objectives import clm, mlm, span_corruption
 
-OBJECTIVES = {"clm": clm, "mlm": mlm, "span_corruption": span_corruption}
+
+def _found() -> dict[str, ModuleType]:
+    """The objectives among the modules of this folder, by name."""
+    names = sorted(info.name for info in pkgutil.iter_modules(__path__))
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "ARCHITECTURE")}
+
+
+OBJECTIVES = _found()
+
+# What a model of this kind is usually trained on, where nobody says.
+USUAL = {"decoder": "clm", "encoder": "mlm", "encoder_decoder": "span_corruption"}
+
+
+def check(config: Config) -> None:
+    """Raises UserError unless there is such an objective and it trains this kind of model."""
+    name, architecture = config.objective.name, config.model.architecture
+    if name not in OBJECTIVES:
+        *others, last = map(repr, OBJECTIVES)
+        raise UserError(
+            f"config.objective.name={name!r} is unknown; there are {', '.join(others)} and {last}"
+        )
+    if architecture != (wanted := OBJECTIVES[name].ARCHITECTURE):
+        fitting = [other for other, m in OBJECTIVES.items() if architecture == m.ARCHITECTURE]
+        raise UserError(
+            f"config.objective.name={name!r} trains models of architecture {wanted!r}, family "
+            f"{config.family!r} is {architecture!r}; set objective.name to {' or '.join(fitting)}"
+        )
 
 
 def make(config: Config, ids: Ids) -> Objective:
     """The objective that a config names.
 
     Raises:
-      UserError: its numbers are impossible together, or it trains another kind of model.
+      UserError: its numbers are impossible together, or as `check`.
     """
-    module, architecture = OBJECTIVES[config.objective.name], config.model.architecture
-    if architecture != module.ARCHITECTURE:
-        fitting = [name for name, m in OBJECTIVES.items() if architecture == m.ARCHITECTURE]
-        raise UserError(
-            f"config.objective.name={config.objective.name!r} trains models of architecture "
-            f"{module.ARCHITECTURE!r}, family {config.family!r} is {architecture!r}; "
-            f"set objective.name to {' or '.join(fitting)}"
-        )
-    return module.make(config, ids)
-
-
-def first_for(architecture: str) -> str:
-    """Name of the usual objective of a kind of model, the first in `OBJECTIVES`."""
-    return next(name for name, m in OBJECTIVES.items() if architecture == m.ARCHITECTURE)
+    check(config)
+    return OBJECTIVES[config.objective.name].make(config, ids)
 
 
 def num_sentinels(config: Config) -> int:

@@ -27,6 +27,7 @@ class CausalLM:
 
     seq_len: int
     exact_likelihood = True
+    closes_rows = False
 
     @property
     def window_length(self) -> int:
@@ -40,6 +41,9 @@ class CausalLM:
         shape = (num_rows, self.seq_len)
         ints = dict.fromkeys(("inputs", "segment_ids", "positions", "targets"), (shape, np.int32))
         return ints | dict.fromkeys(("weights", "content_weights"), (shape, np.float32))
+
+    def places(self, length_N: np.ndarray) -> dict[str, np.ndarray]:
+        return {"inputs": np.asarray(length_N, np.int64)}
 
     def __call__(self, tokens_BW: np.ndarray, documents_BW: np.ndarray, noise: RowNoise) -> Batch:
         del noise  # nothing is corrupted

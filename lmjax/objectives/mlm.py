@@ -45,6 +45,7 @@ class MaskedLM:
     mask_token_share: float = 0.8
     random_token_share: float = 0.1
     exact_likelihood = False
+    closes_rows = True
 
     def __post_init__(self) -> None:
         if self.seq_len < 3:
@@ -86,14 +87,18 @@ class MaskedLM:
         ints |= dict.fromkeys(("predict_at", "targets"), (predicted, np.int32))
         return ints | dict.fromkeys(("weights", "content_weights"), (predicted, np.float32))
 
+    def places(self, length_N: np.ndarray) -> dict[str, np.ndarray]:
+        length_N = np.asarray(length_N, np.int64)
+        return {"inputs": length_N + 2, "targets": self._count(length_N)}
+
     def __call__(self, tokens_BW: np.ndarray, documents_BW: np.ndarray, noise: RowNoise) -> Batch:
         inputs_BT, documents_BT = self._rows(tokens_BW, documents_BW)
         candidates_BT = (documents_BT >= 0) & ~np.isin(inputs_BT, self.ids.special)
         chosen_BP, used_BP = choose(
-            noise.uniform(_CHOICE, self.seq_len),
+            noise.uniform(_CHOICE, inputs_BT.shape[1]),
             candidates_BT,
             self._count(candidates_BT.sum(axis=1)),
-            self.num_predicted,
+            int(self._count(np.array(tokens_BW.shape[1]))),
         )
         predict_at_BP = np.where(used_BP, chosen_BP, 0)
         hidden_BP = np.take_along_axis(inputs_BT, predict_at_BP, axis=1)

@@ -26,6 +26,7 @@ from lmjax.batch import Batch, Ids, Spec
 from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
+from lmjax.objectives import two_sides
 from lmjax.objectives.choose import partition
 
 NUM_SENTINELS = 128
@@ -82,6 +83,7 @@ class SpanCorruption:
     mask_rate: float = 0.15
     mean_span_length: float = 3.0
     exact_likelihood = False
+    closes_rows = True
 
     def __post_init__(self) -> None:
         length, hidden, spans = self.window_length, self._num_hidden, self.num_spans
@@ -125,74 +127,65 @@ class SpanCorruption:
         return self._num_hidden + self.num_spans + 1
 
     def spec(self, num_rows: int) -> Spec:
-        source, target = (num_rows, self.seq_len), (num_rows, self.target_length)
-        ints = ("enc_inputs", "enc_segment_ids", "enc_positions")
-        spec = dict.fromkeys(ints, (source, np.int32))
-        ints = ("inputs", "segment_ids", "positions", "targets")
-        spec |= dict.fromkeys(ints, (target, np.int32))
-        return spec | dict.fromkeys(("weights", "content_weights"), (target, np.float32))
+        return two_sides.spec(num_rows, self.seq_len, self.target_length)
+
+    def places(self, length_N: np.ndarray) -> dict[str, np.ndarray]:
+        length_N = np.asarray(length_N, np.int64)
+        hidden_N, spans_N = self._counts(length_N)
+        return {"enc_inputs": length_N - hidden_N + spans_N + 1, "inputs": hidden_N + spans_N + 1}
+
+    def _counts(self, length_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return span_counts(length_N, self.mask_rate, self.mean_span_length)
+
+    def _side_lengths(self, width: int) -> tuple[int, int]:
+        """(encoder length, target length) of windows of `width` tokens."""
+        if width == self.window_length:
+            return self.seq_len, self.target_length
+        places = self.places(np.array(width))
+        return int(places["enc_inputs"]), int(places["inputs"])
 
     def __call__(self, tokens_BW: np.ndarray, documents_BW: np.ndarray, noise: RowNoise) -> Batch:
+        width = tokens_BW.shape[1]
         length_B = (documents_BW >= 0).sum(axis=1)
         length_B = np.where(length_B < 2, 0, length_B)
-        span_BW = self._spans(length_B, noise)
-        real_BW = np.arange(tokens_BW.shape[1]) < length_B[:, None]
+        span_BW = self._spans(length_B, width, noise)
+        real_BW = np.arange(width) < length_B[:, None]
         starts_BW = np.diff(span_BW, axis=1, prepend=-1) != 0
         hidden_BW = (span_BW & 1).astype(bool)
         # Either side keeps its own spans whole and one sentinel of each of the other's.
         shown_BW = np.where(starts_BW, self.ids.sentinel(span_BW >> 1), tokens_BW)
-        source_BS, in_source_BS = self._packed(
+        source_length, target_length = self._side_lengths(width)
+        source_BS, in_source_BS = two_sides.gathered(
             np.where(hidden_BW, shown_BW, tokens_BW),
             real_BW & (~hidden_BW | starts_BW),
-            self.seq_len,
+            source_length,
+            self.ids,
         )
-        target_BT, in_target_BT = self._packed(
+        target_BT, in_target_BT = two_sides.gathered(
             np.where(hidden_BW, tokens_BW, shown_BW),
             real_BW & (hidden_BW | starts_BW),
-            self.target_length,
+            target_length,
+            self.ids,
         )
-        shifted_BT = np.full_like(target_BT, self.ids.pad)
-        shifted_BT[:, 0] = np.where(in_target_BT[:, 0], self.ids.decoder_start, self.ids.pad)
-        shifted_BT[:, 1:] = np.where(in_target_BT[:, 1:], target_BT[:, :-1], self.ids.pad)
         given_BT = (target_BT == self.ids.eos) | (target_BT > self.ids.sentinel(self.num_spans))
-        return {
-            "enc_inputs": source_BS,
-            "enc_segment_ids": in_source_BS.astype(np.int32),
-            "enc_positions": np.arange(self.seq_len, dtype=np.int32) * in_source_BS,
-            "inputs": shifted_BT,
-            "segment_ids": in_target_BT.astype(np.int32),
-            "positions": np.arange(self.target_length, dtype=np.int32) * in_target_BT,
-            "targets": target_BT,
-            "weights": in_target_BT.astype(np.float32),
-            "content_weights": (in_target_BT & ~given_BT).astype(np.float32),
-        }
+        return two_sides.fields(
+            source_BS, in_source_BS, target_BT, in_target_BT, ~given_BT, self.ids
+        )
 
-    def _spans(self, length_B: np.ndarray, noise: RowNoise) -> np.ndarray:
+    def _spans(self, length_B: np.ndarray, width: int, noise: RowNoise) -> np.ndarray:
         """Which span each position is in, int32 [B, W]: even ones stay, odd ones are hidden."""
-        hidden_B, spans_B = span_counts(length_B, self.mask_rate, self.mean_span_length)
+        hidden_B, spans_B = self._counts(length_B)
         plain_B = length_B - hidden_B
         spans_B = np.minimum(spans_B, plain_B)  # a few tokens round to too many spans
-        num_hidden, size = self._num_hidden, self.num_spans
+        num_hidden, size = map(int, self._counts(width))
         hidden_BK = partition(noise.uniform(_HIDDEN_SPANS, num_hidden), hidden_B, spans_B, size)
-        num_plain = self.window_length - num_hidden
+        num_plain = width - num_hidden
         plain_BK = partition(noise.uniform(_PLAIN_SPANS, num_plain), plain_B, spans_B, size)
         lengths_BK2 = np.stack([plain_BK, hidden_BK], axis=-1)
         starts_BN = np.cumsum(lengths_BK2.reshape(len(length_B), -1), axis=1)[:, :-1]
-        starts_BW = np.zeros((len(length_B), self.window_length), np.int32)
+        starts_BW = np.zeros((len(length_B), width + 1), np.int32)  # spans of no tokens lie behind
         np.put_along_axis(starts_BW, starts_BN, 1, axis=1)
-        return np.cumsum(starts_BW, axis=1, dtype=np.int32)
-
-    def _packed(
-        self, values_BW: np.ndarray, keep_BW: np.ndarray, length: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The values to keep, moved to the front and closed by eos; and where they are (bool)."""
-        count_B1 = keep_BW.sum(axis=1, keepdims=True)
-        column_L = np.arange(length)
-        packed_BL = np.full((len(values_BW), length), self.ids.pad, np.int32)
-        packed_BL[column_L < count_B1] = values_BW[keep_BW]  # both run row by row
-        real_BL = (column_L <= count_B1) & (count_B1 > 0)
-        packed_BL[real_BL & (column_L == count_B1)] = self.ids.eos
-        return packed_BL, real_BL
+        return np.cumsum(starts_BW[:, :-1], axis=1, dtype=np.int32)
 
 
 def make(config: Config, ids: Ids) -> SpanCorruption:
