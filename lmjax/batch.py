@@ -17,10 +17,14 @@ Encoder-decoders also have their encoder's side; `inputs` are then the targets s
 
 - `enc_inputs`, `enc_segment_ids`, `enc_positions` [B, S] int32: as above.
 
+Where a run mixes several sources of text there is also
+
+- `source` [B] int32: which of them the row is from.
+
 Fields whose name starts with `INFO_PREFIX` stay on the host:
 
 - `info/row` [B] int64: running number of the row over all epochs.
-- `info/window` [B] int64: which window of the store it shows.
+- `info/window` [B] int64: which row of its source it is.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ Batch = dict[str, np.ndarray]
 Spec = dict[str, tuple[tuple[int, ...], Any]]
 
 INFO_PREFIX = "info/"
+SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Objective(Protocol):
     - `window_length`, `window_stride`: raw tokens in a window, and from one window to the next.
     - `exact_likelihood`: its loss is the log-likelihood of the text, so bits per byte mean
       something.
+    - `joins_documents`: it takes a window for one text, whatever documents are in it.
     - `closes_rows`: it puts an end token of its own behind the text of a row, so that a document
       that has a row, or a part of one, to itself comes without its own.
     """
@@ -85,6 +91,7 @@ class Objective(Protocol):
     window_length: int
     window_stride: int
     exact_likelihood: bool
+    joins_documents: bool
     closes_rows: bool
 
     def spec(self, num_rows: int) -> Spec:

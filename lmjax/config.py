@@ -277,6 +277,15 @@ class DataConfig(Section):
         "file", "what one document is in a .txt file; paragraphs end at blank lines"
     )
     seq_len: int = fixed(1024, "tokens in a row of the batch", gt=1)
+    packing: Literal["stream", "document", "pack"] = fixed(
+        "stream",
+        "what fills a row: the stream of all documents, cut; one document, padded; or as many "
+        "whole ones as fit best",
+    )
+    cross_documents: bool | None = fixed(
+        None,
+        "stream: attention sees all documents of a row; None: as the objective has it (T5's does)",
+    )
     num_workers: int = free(0, "processes that make batches; 0: a thread of the main one", ge=0)
     prepare_workers: int | None = free(
         None, "threads that tokenise raw text; None: one per core", gt=0
@@ -415,6 +424,11 @@ class Config(Section):
             raise ValueError(
                 f"data.seq_len={self.data.seq_len} is longer than model.max_positions="
                 f"{model.max_positions}; shorten the rows or enlarge the position table"
+            )
+        if self.data.cross_documents and self.data.packing != "stream":
+            raise ValueError(
+                f"data.cross_documents=True, and data.packing={self.data.packing!r} keeps "
+                "documents apart; leave one of them out"
             )
         micro = train.micro_batch_size
         if micro != "auto" and (micro < 1 or train.global_batch_size % micro):

@@ -125,7 +125,7 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
     config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
     program = setup.make_program(config, ids=setup.make_ids(config, stores.tokenizer))
-    data = data_lib.open_data(config, stores, program.objective)
+    data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
     keep = config.checkpoint
     checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
     try:
@@ -339,15 +339,7 @@ def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, data
     stores = data_lib.open_stores(start_lib.with_own_tokenizer(config, request.workdir))
     config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
     objective = objectives.make(config, setup.make_ids(config, stores.tokenizer))
-    batch_size = config.train.global_batch_size
-    batches = pipeline.TrainBatches(
-        data_lib.windows(stores.train, objective),
-        objective,
-        config.train.seed,
-        batch_size,
-        np.arange(batch_size),
-    )
-    return config, batches, stores
+    return config, data_lib.all_train_batches(config, stores, objective), stores
 
 
 def inspect(request: Request, steps: range, max_rows: int, output: str | None) -> int:

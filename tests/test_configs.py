@@ -73,7 +73,7 @@ def _assert_context_is_used(path, nats):
     stores = data_lib.open_stores(config)
     ids = setup.make_ids(config, stores.tokenizer)
     program = setup.make_program(config, jax.devices()[:1], ids)
-    data = data_lib.open_data(config, stores, program.objective)
+    data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
     checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep)
     with program.context():
         step = setup.make_steps(program, data.tables).eval_step

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmjax.data.pipeline import TrainBatches
+from lmjax.data.windows import Windows
 from lmjax.noise import RowNoise
 
 # Tokens per second and core to reach, by objective; of one that is not here, the least of them.
@@ -42,11 +43,12 @@ class InputRates:
 
 def measure(batches: TrainBatches, name: str, seconds: float = 6.0) -> InputRates:
     """Times reading alone, the objective alone, and whole batches, in alternating blocks."""
-    objective, windows = batches.objective, batches.windows
+    objective, rows = batches.objective, batches.sources[0]
     rng = np.random.default_rng(0)
     num_rows = len(batches.rows)
-    index = rng.integers(0, len(windows), num_rows)
-    tokens, documents = windows.read(index)
+    index = rng.integers(0, len(rows), num_rows)
+    windows = Windows(rows.store, objective.window_length, objective.window_stride)
+    tokens, documents = windows.read(index % len(windows))
     row_noise = RowNoise(0, np.zeros_like(index), index)
 
     def read(i: int) -> None:

@@ -1,25 +1,28 @@
 """Steps to batches, through Grain.
 
-The global batch of a step is a pure function of (data, seed, step): row r of step s is window
-`permute(i, n, seed, epoch)` with `epoch, i = divmod(s * B + r, n)`, and the objective's noise
-hangs on (seed, epoch, window) alone. There is no iterator state to save: a run resumes by
-slicing, and the order knows nothing of workers, hosts or devices.
+The global batch of a step is a pure function of (data, seed, step): row r of step s is number
+`s * B + r` of the run, which is number i of its source (`data.mixture`); its row there is
+`permute(i % n, n, seed, i // n)` of the source's n, and the objective's noise hangs on (seed,
+epoch, row) alone. There is no iterator state to save: a run resumes by slicing, and the order knows
+nothing of workers, hosts or devices.
 
 One Grain element is one step, all rows of it, since Grain's cost is per element.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grain
 import numpy as np
 
 from lmjax import noise
-from lmjax.batch import INFO_PREFIX, Batch, Objective
-from lmjax.data.windows import Windows
+from lmjax.batch import INFO_PREFIX, SOURCE, Batch, Objective
+from lmjax.data.mixture import Mixture
+from lmjax.data.rows import Rows
 
+_ONE_SOURCE = Mixture()
 _SHUFFLE = 2**32 - 1  # a noise stream of its own, apart from those of the objectives
 
 
@@ -28,67 +31,93 @@ class TrainBatches:
     """Step (0, 1, ...) -> this host's rows of the global batch; endless epochs, reshuffled.
 
     Attributes:
-      windows: the store cut into windows.
-      objective: makes the batch.
+      sources: the rows to take from, all of one objective.
       seed: seed of the sample order and of the objective's noise.
       global_batch_size: rows of a step over all hosts.
       rows: which rows of the global batch this host holds, int [R].
+      mixture: the sources' shares.
     """
 
-    windows: Windows
-    objective: Objective
+    sources: tuple[Rows, ...]
     seed: int
     global_batch_size: int
     rows: np.ndarray
+    mixture: Mixture = _ONE_SOURCE
+
+    @property
+    def objective(self) -> Objective:
+        return self.sources[0].objective
 
     def __call__(self, step: int) -> Batch:
         row_R = int(step) * self.global_batch_size + self.rows.astype(np.int64)
-        epoch_R, index_R = np.divmod(row_R, len(self.windows))
-        window_R = np.empty_like(row_R)
-        for epoch in np.unique(epoch_R):  # one, or two where a step crosses into the next epoch
-            here = epoch_R == epoch
-            window_R[here] = noise.permute(
-                index_R[here], len(self.windows), self.seed, _SHUFFLE, int(epoch)
-            )
-        return _make(self.windows, self.objective, self.seed, epoch_R, window_R, row_R)
+        source_R, number_R = self.mixture.locate(row_R)
+        size_R = np.array([len(source) for source in self.sources])[source_R]
+        epoch_R, index_R = np.divmod(number_R, size_R)
+        for source, epoch in np.unique(np.stack([source_R, epoch_R]), axis=1).T.tolist():
+            here = (source_R == source) & (epoch_R == epoch)
+            key = (self.seed, _SHUFFLE, epoch, *([source] if len(self.sources) > 1 else []))
+            index_R[here] = noise.permute(index_R[here], len(self.sources[source]), *key)
+        return _make(self.sources, self.seed, source_R, epoch_R, index_R, row_R)
 
 
 @dataclass(frozen=True)
 class EvalBatches:
-    """Chunk (0, 1, ...) -> `rows_per_chunk` windows in store order; rows past the end are padding.
+    """Chunk (0, 1, ...) -> `rows_per_chunk` rows, source by source in order, then padding.
 
     The noise is that of epoch 0, so every evaluation sees the same corruption.
+
+    Attributes:
+      sources, seed, rows: as in `TrainBatches`.
+      num_rows: the first so many of each source.
+      rows_per_chunk: rows of a chunk over all hosts.
     """
 
-    windows: Windows
-    objective: Objective
+    sources: tuple[Rows, ...]
     seed: int
-    num_windows: int
+    num_rows: tuple[int, ...]
     rows_per_chunk: int
     rows: np.ndarray
 
+    @property
+    def objective(self) -> Objective:
+        return self.sources[0].objective
+
     def __len__(self) -> int:
-        return -(-self.num_windows // self.rows_per_chunk)
+        return -(-sum(self.num_rows) // self.rows_per_chunk)
 
     def __call__(self, chunk: int) -> Batch:
         row_R = int(chunk) * self.rows_per_chunk + self.rows.astype(np.int64)
-        # A window past the end of the store reads as padding, which is what a row too many wants.
-        window_R = np.where(row_R < self.num_windows, row_R, len(self.windows))
-        return _make(self.windows, self.objective, self.seed, np.zeros_like(row_R), window_R, row_R)
+        end_K = np.cumsum(self.num_rows)
+        source_R = np.minimum(np.searchsorted(end_K, row_R, side="right"), len(end_K) - 1)
+        index_R = row_R - (end_K - self.num_rows)[source_R]
+        # A row past the end of a source reads as padding, which is what a row too many wants.
+        index_R = np.where(row_R < end_K[-1], index_R, len(self.sources[-1]))
+        return _make(self.sources, self.seed, source_R, np.zeros_like(row_R), index_R, row_R)
 
 
 def _make(
-    windows: Windows,
-    objective: Objective,
+    sources: Sequence[Rows],
     seed: int,
+    source_R: np.ndarray,
     epoch_R: np.ndarray,
-    window_R: np.ndarray,
+    index_R: np.ndarray,
     row_R: np.ndarray,
 ) -> Batch:
-    tokens_RW, documents_RW = windows.read(window_R)
-    batch = objective(tokens_RW, documents_RW, noise.RowNoise(seed, epoch_R, window_R))
+    if len(sources) == 1:
+        batch = sources[0].make(seed, epoch_R, index_R)
+    else:
+        batch = {
+            name: np.empty(shape, dtype)
+            for name, (shape, dtype) in sources[0].objective.spec(len(row_R)).items()
+        }
+        for k in np.unique(source_R):
+            here = np.flatnonzero(source_R == k)
+            made = sources[k].make(seed, epoch_R[here], index_R[here])
+            for name, field in made.items():
+                batch[name][here] = field
+        batch[SOURCE] = source_R.astype(np.int32)
     batch[INFO_PREFIX + "row"] = row_R
-    batch[INFO_PREFIX + "window"] = window_R
+    batch[INFO_PREFIX + "window"] = index_R
     return batch
 
 
@@ -125,19 +154,23 @@ def _log_probs(counts_V: np.ndarray) -> np.ndarray:
 
 
 def count_targets(
-    windows: Windows, objective: Objective, seed: int, vocab_size: int, max_tokens: int = 2_000_000
+    batches: TrainBatches, vocab_size: int, max_tokens: int = 2_000_000
 ) -> TargetCounts:
-    """Counts targets over windows spread evenly over the store, up to `max_tokens` raw tokens.
+    """Counts targets over rows spread evenly over each source, up to `max_tokens` raw tokens.
 
     The unigram baseline of every objective comes from here: what one would score by knowing
     nothing but how frequent each target is.
     """
-    num_windows = min(len(windows), max(1, max_tokens // objective.window_length))
-    window_N = np.linspace(0, len(windows) - 1, num_windows).astype(np.int64)
-    counts = TargetCounts(np.zeros(vocab_size), np.zeros(vocab_size))
-    for window_R in np.array_split(window_N, -(-num_windows // 64)):
-        batch = _make(windows, objective, seed, np.zeros_like(window_R), window_R, window_R)
-        targets = batch["targets"].ravel()
-        for total_V, field in ((counts.all, "weights"), (counts.content, "content_weights")):
-            total_V += np.bincount(targets, batch[field].ravel() > 0, minlength=vocab_size)
+    sources, counts = batches.sources, TargetCounts(np.zeros(vocab_size), np.zeros(vocab_size))
+    for k, share in enumerate(batches.mixture.share_K):
+        wanted = max(1, int(share * max_tokens) // batches.objective.window_length)
+        row_N = np.linspace(0, len(sources[k]) - 1, min(len(sources[k]), wanted)).astype(np.int64)
+        # Of a small source as much as its share says, though there is less to see of it.
+        weight = wanted / len(row_N) if len(sources) > 1 else 1.0
+        for row_R in np.array_split(row_N, -(-len(row_N) // 64)):
+            batch = sources[k].make(batches.seed, np.zeros_like(row_R), row_R)
+            targets = batch["targets"].ravel()
+            for total_V, field in ((counts.all, "weights"), (counts.content, "content_weights")):
+                counted_V = np.bincount(targets, batch[field].ravel() > 0, minlength=vocab_size)
+                total_V += weight * counted_V
     return counts

@@ -173,10 +173,25 @@ class Store:
         documents_BL[start_B[:, None] + np.arange(length) >= self.num_tokens] = -1
         return documents_BL
 
+    def bounds(self, first: int, stop: int) -> np.ndarray:
+        """Where documents first ... stop - 1 start, and where the last ends, int64 [n + 1]."""
+        starts = self._starts[first : stop + 1].astype(np.int64)
+        return starts if stop < self.num_documents else np.append(starts, self.num_tokens)
+
+    def documents_of(self, position_N: np.ndarray) -> np.ndarray:
+        """Index of the document that each position of the stream is in, int64 [N]."""
+        position_N = np.asarray(position_N).astype(np.uint64)
+        return np.searchsorted(self._starts, position_N, side="right") - 1
+
     def origin(self, document: int) -> tuple[str, int]:
         """(input file, record in it) of a document; lines, rows and paragraphs count from 0."""
         file, record = self._array("origin")[document]
         return self.manifest["inputs"][file]["name"], int(record)
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token on disk."""
+        return self._dtype.itemsize
 
     @property
     def _starts(self) -> np.ndarray:

@@ -27,6 +27,7 @@ class CausalLM:
 
     seq_len: int
     exact_likelihood = True
+    joins_documents = False
     closes_rows = False
 
     @property

@@ -45,6 +45,7 @@ class MaskedLM:
     mask_token_share: float = 0.8
     random_token_share: float = 0.1
     exact_likelihood = False
+    joins_documents = False
     closes_rows = True
 
     def __post_init__(self) -> None:

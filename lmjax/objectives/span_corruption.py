@@ -83,6 +83,7 @@ class SpanCorruption:
     mask_rate: float = 0.15
     mean_span_length: float = 3.0
     exact_likelihood = False
+    joins_documents = True
     closes_rows = True
 
     def __post_init__(self) -> None:

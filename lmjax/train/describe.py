@@ -134,7 +134,7 @@ def data_line(program: Program, data: Data) -> str:
         f"text: {train.num_documents:,} documents, {count(train.num_tokens)} tokens of "
         f"{data.stores.tokenizer.vocab_size:,} kinds; held out: {held_out.num_documents:,} "
         f"documents, {count(held_out.num_tokens)} tokens; "
-        f"{needed / len(data.train_windows):.3g} epochs"
+        f"{needed / len(data.train_rows):.3g} epochs"
     )
 
 

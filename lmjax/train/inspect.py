@@ -64,8 +64,7 @@ class Inspector:
 
     def _header(self, row: Batch) -> str:
         window = int(row[INFO_PREFIX + "window"])
-        _, documents = self.batches.windows.read(np.array([window]))
-        distinct = [int(d) for d in np.unique(documents) if d >= 0]
+        distinct = self.batches.sources[0].documents(window)
         shown = [f"{name}:{record}" for name, record in map(self.store.origin, distinct)]
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
         return f"row {row[INFO_PREFIX + 'row']}  window {window}  from {', '.join(shown[:3])}{more}"

@@ -63,6 +63,7 @@ class Program:
 
     config: Config
     objective: Objective
+    eval_objective: Objective
     model: Model
     schedule: Schedule
     optimizer: optax.GradientTransformation
@@ -227,6 +228,7 @@ def make_program(
     return Program(
         config,
         objective,
+        objectives.make(config, ids),
         model,
         schedule,
         optimizer,

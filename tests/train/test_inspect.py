@@ -33,8 +33,8 @@ def inspect(tmp_path_factory):
         stores = data_lib.open_stores(config)
         ids = setup.make_ids(setup.resolve(config), stores.tokenizer)
         objective = objectives.make(config, ids)
-        windows = data_lib.windows(stores.train, objective)
-        batches = TrainBatches(windows, objective, 0, 4, np.arange(4))
+        rows = data_lib.make_rows(config, stores.train, objective)
+        batches = TrainBatches((rows,), 0, 4, np.arange(4))
         return Inspector(batches, stores.train, stores.tokenizer, ids)
 
     return make

@@ -72,7 +72,9 @@ class Run:
         config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
         ids = setup.make_ids(config, stores.tokenizer)
         self.program = setup.make_program(config, jax.devices()[:devices], ids)
-        data = data_lib.open_data(config, stores, self.program.objective)
+        data = data_lib.open_data(
+            config, stores, self.program.objective, self.program.eval_objective
+        )
         self.batches = data.train_batches(self.program)
         with self.program.context():
             self.steps, self.state = setup.make_steps(self.program, data.tables), None
