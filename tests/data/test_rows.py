@@ -81,7 +81,7 @@ def test_a_packed_document_is_what_it_is_alone(store, objective):
     assert packed["segment_ids"].max() > 3
     # One side of the rows is full; short texts, whose counts are rounded, leave room on the other.
     fill = [(f > 0).mean() for name, f in packed.items() if name.endswith(("segment_ids", "ghts"))]
-    assert max(fill) > 0.95
+    assert max(fill) > 0.93
     assert len(packed["inputs"]) < 0.6 * len(alone["inputs"])
 
 
