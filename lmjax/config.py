@@ -220,6 +220,9 @@ class ModelConfig(Section):
         return self.mlp_size or 4 * self.hidden_size
 
 
+Scalar = bool | int | float | str | None
+
+
 class ObjectiveConfig(Section):
     """What is predicted."""
 
@@ -236,7 +239,13 @@ class ObjectiveConfig(Section):
         0.1, "mlm: share of them that become a random token; the rest is kept", ge=0, le=1
     )
     mean_span_length: float = fixed(
-        3.0, "span_corruption: mean length of the hidden spans, in tokens", ge=1
+        3.0,
+        "span_corruption, denoising: mean length of the hidden spans, in tokens or words",
+        ge=1,
+    )
+    permute_sentences: bool = fixed(True, "denoising: the encoder reads the sentences in any order")
+    mixture: tuple[tuple[str, float, tuple[tuple[str, Scalar], ...]], ...] = fixed(
+        (), "mixture: its parts, (name, weight, ((field of objective, value), ...)) each"
     )
 
     @pydantic.model_validator(mode="after")

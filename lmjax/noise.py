@@ -78,6 +78,10 @@ class RowNoise:
         self._epoch_B1 = np.asarray(epoch_B)[:, None]
         self._index_B1 = np.asarray(index_B)[:, None]
 
+    def rows(self, row_N: np.ndarray) -> RowNoise:
+        """The noise of some of the rows."""
+        return RowNoise(self._seed, self._epoch_B1[row_N, 0], self._index_B1[row_N, 0])
+
     def uniform(self, stream: int, length: int) -> np.ndarray:
         """Floats in [0, 1), float64 [B, length]; `stream` names the use, one number for each."""
         position_L = np.arange(length)[None, :]

@@ -2,7 +2,8 @@
 
 An objective is a module of this folder with `make(config, ids)`, `ARCHITECTURE`, the kind of model
 it trains, and `NUM_SENTINELS`, the ids that it needs at the top of the embedding beside those of
-the tokenizer. Its name is the module's; nothing else has to be told of it.
+the tokenizer. Its name is the module's; nothing else has to be told of it. One that is made of
+others has `parts(config)` instead of the last two, and None for `ARCHITECTURE`.
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ def check(config: Config) -> None:
         raise UserError(
             f"config.objective.name={name!r} is unknown; there are {', '.join(others)} and {last}"
         )
-    if architecture != (wanted := OBJECTIVES[name].ARCHITECTURE):
+    module = OBJECTIVES[name]
+    if module.ARCHITECTURE is None:
+        for part, _ in module.parts(config):
+            check(part)
+    elif architecture != module.ARCHITECTURE:
         fitting = [other for other, m in OBJECTIVES.items() if architecture == m.ARCHITECTURE]
         raise UserError(
-            f"config.objective.name={name!r} trains models of architecture {wanted!r}, family "
-            f"{config.family!r} is {architecture!r}; set objective.name to {' or '.join(fitting)}"
+            f"config.objective.name={name!r} trains models of architecture "
+            f"{module.ARCHITECTURE!r}, family {config.family!r} is {architecture!r}; set "
+            f"objective.name to {' or '.join(fitting)}"
         )
 
 
@@ -57,4 +63,7 @@ def make(config: Config, ids: Ids) -> Objective:
 
 def num_sentinels(config: Config) -> int:
     """Ids that the objective needs beside the tokenizer's."""
-    return OBJECTIVES[config.objective.name].NUM_SENTINELS
+    module = OBJECTIVES[config.objective.name]
+    if module.ARCHITECTURE is None:
+        return max(num_sentinels(part) for part, _ in module.parts(config))
+    return module.NUM_SENTINELS

@@ -183,7 +183,7 @@ class SpanCorruption:
         num_plain = width - num_hidden
         plain_BK = partition(noise.uniform(_PLAIN_SPANS, num_plain), plain_B, spans_B, size)
         lengths_BK2 = np.stack([plain_BK, hidden_BK], axis=-1)
-        starts_BN = np.cumsum(lengths_BK2.reshape(len(length_B), -1), axis=1)[:, :-1]
+        starts_BN = np.cumsum(lengths_BK2.reshape(len(length_B), 2 * size), axis=1)[:, :-1]
         starts_BW = np.zeros((len(length_B), width + 1), np.int32)  # spans of no tokens lie behind
         np.put_along_axis(starts_BW, starts_BN, 1, axis=1)
         return np.cumsum(starts_BW[:, :-1], axis=1, dtype=np.int32)

@@ -64,7 +64,8 @@ def test_an_objective_is_made_from_the_config(name):
     config = make_config(
         **{
             "objective.name": name,
-            "model.architecture": objectives.OBJECTIVES[name].ARCHITECTURE,
+            "model.architecture": objectives.OBJECTIVES[name].ARCHITECTURE or "encoder_decoder",
+            "objective.mixture": (("span_corruption", 1.0, ()),),
             "objective.mask_rate": 0.25,
             "objective.mean_span_length": 5.0,
             "objective.mask_token_share": 0.7,
