@@ -266,7 +266,7 @@ class JsonTokenizer:
 
     @property
     def surfaces(self) -> list[bytes]:
-        """The text that each id stands for, in UTF-8, perhaps a part of a character; b"": none.
+        """UTF-8 of the text that each id stands for, perhaps a part of a character or nothing.
 
         Exact for BPE and Unigram, of the text as its normalizer leaves it. Of WordPiece an
         approximation: a piece that begins a word has a space before it.

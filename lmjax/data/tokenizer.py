@@ -114,7 +114,7 @@ class Tokenizer:
 
     @property
     def surfaces(self) -> list[bytes]:
-        """The text that each id stands for, in UTF-8, perhaps a part of a character; b"": none."""
+        """UTF-8 of the text that each id stands for, perhaps a part of a character or nothing."""
         model, num_special = self._encoder, len(self.special_ids)
         plain = (
             bytes.fromhex(piece[3:5]) if model.is_byte(i) else piece.replace(_SPACE, " ").encode()
