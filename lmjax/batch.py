@@ -30,7 +30,7 @@ Fields whose name starts with `INFO_PREFIX` stay on the host:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +42,35 @@ Spec = dict[str, tuple[tuple[int, ...], Any]]
 
 INFO_PREFIX = "info/"
 SOURCE = "source"
+
+
+BOUNDARY = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """What each id says of words and sentences: votes, int8 [num_rows].
+
+    Between two neighbours a word (a sentence) begins where the vote of the left one in `ends_word`
+    (`ends_sentence`) and of the right one in `starts_word` (`starts_sentence`) add up to `BOUNDARY`
+    or more. A vote of 2 settles it, 0 leaves it to the other, -4 forbids it, 8 overrules that.
+
+    Attributes:
+      ends_word, starts_word: as above; special ids always are words by themselves.
+      ends_sentence: 2 after a full stop of Chinese, 1 after one of English, which ends a sentence
+        only where white space follows.
+      starts_sentence: 1: begins with white space; -4: belongs to what stands before it.
+      segmented: scripts without spaces whose words the text marks, and how many pieces of them
+        there are.
+      unsegmented: those whose pieces count as words.
+    """
+
+    ends_word: np.ndarray
+    starts_word: np.ndarray
+    ends_sentence: np.ndarray
+    starts_sentence: np.ndarray
+    segmented: tuple[tuple[str, int], ...] = ()
+    unsegmented: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,7 @@ class Ids:
       first_sentinel, num_sentinels: those of span corruption count down from the first; None: from
         the last row, where the model has kept rows for them.
       decoder_start: what the decoder beside an encoder reads first.
+      pieces: where words and sentences begin, for an objective that asks.
     """
 
     num_ids: int
@@ -70,6 +100,7 @@ class Ids:
     first_sentinel: int | None = None
     num_sentinels: int | None = None
     decoder_start: int = 0
+    pieces: Pieces | None = field(default=None, compare=False, repr=False)
 
     def sentinel(self, number: int | np.ndarray) -> int | np.ndarray:
         """Id of sentinel 0, 1, ...; it is its own inverse: number of the sentinel with an id."""

@@ -232,12 +232,16 @@ class ObjectiveConfig(Section):
     mask_rate: float = fixed(
         0.15, "mlm, span_corruption: share of the tokens that are hidden", gt=0, lt=1
     )
+    eval_mask_rate: float | None = fixed(
+        None, "mlm: the same in held-out text; None: mask_rate", gt=0, lt=1
+    )
     mask_token_share: float = fixed(
         0.8, "mlm: share of the chosen tokens that become the mask token", ge=0, le=1
     )
     random_token_share: float = fixed(
         0.1, "mlm: share of them that become a random token; the rest is kept", ge=0, le=1
     )
+    whole_word: bool = fixed(False, "mlm: the pieces of a word are chosen together or not at all")
     mean_span_length: float = fixed(
         3.0,
         "span_corruption, denoising: mean length of the hidden spans, in tokens or words",

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from lmjax import config_file, flops, foreign, objectives, paths
+from lmjax.batch import Pieces
 from lmjax.config import Config
 from lmjax.data import cache, pipeline
 from lmjax.errors import UserError
@@ -106,6 +107,7 @@ class _Run:
 
     folder: Workdir
     program: setup.Program
+    pieces: Pieces | None
     data: data_lib.Data
     steps: setup.Steps
     checkpoints: Checkpoints | CopiedCheckpoints
@@ -124,7 +126,8 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
     start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
     config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
-    program = setup.make_program(config, ids=setup.make_ids(config, stores.tokenizer))
+    ids = setup.make_ids(config, stores.tokenizer)
+    program = setup.make_program(config, ids=ids)
     data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
     keep = config.checkpoint
     checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
@@ -135,7 +138,7 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
         folder.sync()
         with program.context():
             steps = setup.make_steps(program, data.tables)
-            yield _Run(folder, program, data, steps, checkpoints)
+            yield _Run(folder, program, ids.pieces, data, steps, checkpoints)
     finally:
         checkpoints.close()
 
@@ -218,6 +221,8 @@ def train(request: Request) -> int:
         if warning := describe.memory_warning(run.program):
             logger.warning(warning)
         console.line(describe.data_line(run.program, run.data))
+        if run.pieces is not None and (line := describe.words_line(run.pieces)):
+            console.line(line)
         restored = _restore(run)
         state, start = restored or (_first_state(run, console), 0)
         dropped = metrics.cut(folder.metrics, start)

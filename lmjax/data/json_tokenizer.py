@@ -61,6 +61,11 @@ _CONVENTIONAL = {
 _SPACE = "▁"
 _AS_SPACE = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+# GPT-2's sign for each byte: itself where it can be printed, else the next one from U+0100 on.
+_BYTES = {chr(byte): bytes([byte]) for byte in _PRINTABLE}
+_BYTES |= {chr(0x100 + n): bytes([byte]) for n, byte in enumerate(_OTHERS)}
 _BREAK = re.compile(r"(?<=\S) (?=\S)")
 _PROBE = "Two words, 12 34 (x) 'y a\u0301 \u00e9t\u00e9 \u6771\u4eac \u4eac it's -- so. z"
 
@@ -254,29 +259,37 @@ class JsonTokenizer:
         """How one id is shown: as the files call it, "Ġ" for a space of byte-level BPE."""
         return self._vocab.get(int(token), f"<{int(token)}>")
 
-    @cached_property
-    def bytes_per_id(self) -> np.ndarray:
-        """UTF-8 bytes of text that each id stands for, int32 [vocab_size]; 0 for special ids.
+    @property
+    def continuing_prefix(self) -> str | None:
+        """What pieces begin with that continue a word, and all others start one; else None."""
+        return self._encoder.model.continuing_subword_prefix if self.kind == WORDPIECE else None
+
+    @property
+    def surfaces(self) -> list[bytes]:
+        """UTF-8 of the text that each id stands for, perhaps a part of a character or nothing.
 
         Exact for BPE and Unigram, of the text as its normalizer leaves it. Of WordPiece an
-        approximation: a piece that begins a word counts with the space before it.
+        approximation: a piece that begins a word has a space before it.
         """
-        sizes = np.zeros(self.vocab_size, np.int32)
-        model = self._encoder.model
-        for i, piece in self._vocab.items():
-            if i in self._no_text:
-                continue
-            if i in self._added:
-                sizes[i] = len(piece.encode())
-            elif self.kind == BYTE_LEVEL:
-                sizes[i] = len(piece)  # one sign for each byte
-            elif self.kind == BYTE_FALLBACK:
-                plain = piece.replace(_SPACE, " ").encode()
-                sizes[i] = 1 if _BYTE.fullmatch(piece) else len(plain)
-            else:
-                rest = piece.removeprefix(model.continuing_subword_prefix)
-                sizes[i] = len(rest.encode()) + (rest == piece and piece[:1].isalnum())
-        return sizes
+        return [self._surface(i, self._vocab.get(i, "")) for i in range(self.vocab_size)]
+
+    def _surface(self, token: int, piece: str) -> bytes:
+        if token in self._no_text:
+            return b""
+        if token in self._added:
+            return piece.encode()
+        if self.kind == BYTE_LEVEL:
+            return b"".join(_BYTES.get(sign) or sign.encode() for sign in piece)
+        if self.kind == BYTE_FALLBACK:
+            is_byte = _BYTE.fullmatch(piece)
+            return bytes.fromhex(piece[3:5]) if is_byte else piece.replace(_SPACE, " ").encode()
+        rest = piece.removeprefix(self.continuing_prefix)
+        return b" " * (rest == piece and piece[:1].isalnum()) + rest.encode()
+
+    @cached_property
+    def bytes_per_id(self) -> np.ndarray:
+        """UTF-8 bytes of text that each id stands for, int32 [vocab_size]; 0 for special ids."""
+        return np.array([len(surface) for surface in self.surfaces], np.int32)
 
 
 def load(folder: str | os.PathLike, config: Mapping[str, Any]) -> JsonTokenizer:

@@ -45,6 +45,7 @@ class Tokenizer:
     pad_id, eos_id, unk_id, bos_id, mask_id = PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID
     special_ids = Ids.special
     decoder_start_id = None  # that of an encoder-decoder is its family's choice
+    continuing_prefix = None  # a piece that begins a word brings its space along
 
     def __init__(self, model: bytes, config: dict) -> None:
         """`model`: a serialised SentencePiece model; `config`: content of the config file."""
@@ -111,15 +112,21 @@ class Tokenizer:
         """How one id is shown: its piece, "▁" for a space, "<0x0A>" for a byte."""
         return self._encoder.id_to_piece(int(token))
 
+    @property
+    def surfaces(self) -> list[bytes]:
+        """UTF-8 of the text that each id stands for, perhaps a part of a character or nothing."""
+        model, num_special = self._encoder, len(self.special_ids)
+        plain = (
+            bytes.fromhex(piece[3:5]) if model.is_byte(i) else piece.replace(_SPACE, " ").encode()
+            for i in range(num_special, self.vocab_size)
+            for piece in (model.id_to_piece(i),)
+        )
+        return [b""] * num_special + list(plain)
+
     @cached_property
     def bytes_per_id(self) -> np.ndarray:
         """UTF-8 bytes of text that each id stands for, int32 [vocab_size]; 0 for special ids."""
-        sizes = np.zeros(self.vocab_size, np.int32)
-        for i in range(len(self.special_ids), self.vocab_size):
-            piece = self._encoder.id_to_piece(i)
-            is_byte = self._encoder.is_byte(i)
-            sizes[i] = 1 if is_byte else len(piece.replace(_SPACE, " ").encode())
-        return sizes
+        return np.array([len(surface) for surface in self.surfaces], np.int32)
 
 
 class IdsTokenizer:

@@ -34,7 +34,8 @@ def _objective(objective: ObjectiveConfig) -> str:
     random = objective.random_token_share
     return {
         "clm": "causal language modelling: each token from those before it",
-        "mlm": f"masked language modelling: {_percent(rate)} of the tokens are predicted; "
+        "mlm": f"masked language modelling: {_percent(rate)} of the tokens"
+        f"{', in whole words,' * objective.whole_word} are predicted; "
         f"{_percent(mask)} of these are shown as the mask, {_percent(random)} as a random token, "
         "the rest as they are",
         "span_corruption": f"span corruption: {_percent(rate)} of the tokens are hidden, in spans "

@@ -3,7 +3,8 @@
 An objective is a module of this folder with `make(config, ids)`, `ARCHITECTURE`, the kind of model
 it trains, and `NUM_SENTINELS`, the ids that it needs at the top of the embedding beside those of
 the tokenizer. Its name is the module's; nothing else has to be told of it. One that is made of
-others has `parts(config)` instead of the last two, and None for `ARCHITECTURE`.
+others has `parts(config)` instead of the last, and None for `ARCHITECTURE`; one that asks for
+`Ids.pieces` has `needs_pieces(config)`, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from lmjax import fields as fields_lib
 from lmjax.batch import Ids, Objective
 from lmjax.config import Config
 from lmjax.errors import UserError
@@ -51,14 +53,26 @@ def check(config: Config) -> None:
         )
 
 
-def make(config: Config, ids: Ids) -> Objective:
-    """The objective that a config names.
+def make(config: Config, ids: Ids, *, evaluation: bool = False) -> Objective:
+    """The objective that a config names; for evaluation with the rates of that.
 
     Raises:
       UserError: its numbers are impossible together, or as `check`.
     """
     check(config)
+    rate = config.objective.eval_mask_rate
+    if evaluation and rate is not None:
+        config = fields_lib.replace(config, {"objective.mask_rate": rate})
     return OBJECTIVES[config.objective.name].make(config, ids)
+
+
+def needs_pieces(config: Config) -> bool:
+    """Whether the objective goes by words or sentences."""
+    module = OBJECTIVES[config.objective.name]
+    if module.ARCHITECTURE is None:
+        return any(needs_pieces(part) for part, _ in module.parts(config))
+    asks = getattr(module, "needs_pieces", None)
+    return asks is not None and asks(config)
 
 
 def num_sentinels(config: Config) -> int:

@@ -28,6 +28,45 @@ def choose(
     return np.sort(chosen_BC, axis=1), used_BC
 
 
+def fill(noise_BN: np.ndarray, size_BN: np.ndarray, budget_B: np.ndarray) -> np.ndarray:
+    """Chooses items in random order, those with the smallest noise first, up to a budget.
+
+    An item that would exceed what is left of the budget is skipped, a later and smaller one may
+    still be chosen. Rounds end: what exceeds the rest in one is larger than all of the next.
+
+    Args:
+      noise_BN: independent uniform floats in [0, 1).
+      size_BN: integers, what an item takes; 0: it is none.
+      budget_B: integers, the most that the items of a row take together.
+
+    Returns:
+      bool [B, N], the chosen items.
+    """
+    order_BN = np.argsort(np.where(size_BN > 0, noise_BN, 1.0), axis=1)
+    sorted_BN = np.take_along_axis(size_BN, order_BN, axis=1)
+    taken_BN = np.zeros(sorted_BN.shape, bool)
+    open_R, left_R = np.arange(len(sorted_BN)), budget_B  # rows where something may still fit
+    while open_R.size:
+        size_RN = sorted_BN[open_R]
+        fits_RN = (size_RN > 0) & (size_RN <= left_R[:, None]) & ~taken_BN[open_R]
+        size_RN = size_RN * fits_RN
+        taken_BN[open_R] |= fits_RN & (np.cumsum(size_RN, axis=1) <= left_R[:, None])
+        left_R = budget_B[open_R] - (sorted_BN[open_R] * taken_BN[open_R]).sum(axis=1)
+        some_R = fits_RN.any(axis=1) & (left_R > 0)
+        open_R, left_R = open_R[some_R], left_R[some_R]
+    chosen_BN = np.empty_like(taken_BN)
+    np.put_along_axis(chosen_BN, order_BN, taken_BN, axis=1)
+    return chosen_BN
+
+
+def positions(chosen_BL: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where a mask is set, in the form of `choose`; at most `size` in each row."""
+    used_BC = np.arange(size) < chosen_BL.sum(axis=1, keepdims=True)
+    chosen_BC = np.full(used_BC.shape, chosen_BL.shape[1])
+    chosen_BC[used_BC] = np.nonzero(chosen_BL)[1]
+    return chosen_BC, used_BC
+
+
 def partition(
     noise_BL: np.ndarray, total_B: np.ndarray, parts_B: np.ndarray, size: int
 ) -> np.ndarray:

@@ -5,7 +5,12 @@ Devlin et al. 2019 (BERT), section 3.1 and appendix A.2, with the dynamic maskin
 may run over several documents, each ending with the separator, and nobody looks into another one.
 No next-sentence prediction (RoBERTa, section 4.2).
 
-Dimension key: B rows, W raw tokens of a window, T = W + 2 length, P predicted positions.
+Whole words are masked as in their code's later releases (`create_pretraining_data.py`): the pieces
+of a word are chosen together or not at all. Words come in random order, one that would exceed the
+number of pieces to predict is skipped, so a row may predict fewer. Where all words are longer than
+that their code predicts nothing; such a row here is masked piece by piece.
+
+Dimension key: B rows, W raw tokens of a window, T = W + 2 length, P predicted positions, N words.
 """
 
 from __future__ import annotations
@@ -19,8 +24,9 @@ from lmjax.batch import Batch, Ids, Spec
 from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
-from lmjax.objectives.choose import choose
+from lmjax.objectives.choose import choose, fill, positions
 from lmjax.objectives.segments import segments
+from lmjax.objectives.words import word_starts
 
 NUM_SENTINELS = 0
 ARCHITECTURE = "encoder"
@@ -33,7 +39,8 @@ class MaskedLM:
     """Rows of `seq_len` ids; round(mask_rate x tokens) of the text's are predicted, at least one.
 
     Of those `mask_token_share` become the mask token, `random_token_share` any id that stands for
-    text, each piece by itself, and the rest stay. Special ids are never chosen.
+    text, each piece by itself, and the rest stay. Special ids are never chosen. With `whole_word`
+    they are the pieces of whole words, at most as many, and `ids.pieces` must be there.
 
     Raises:
       UserError: a row has no room for text, or the tokenizer has no mask.
@@ -44,6 +51,7 @@ class MaskedLM:
     mask_rate: float = 0.15
     mask_token_share: float = 0.8
     random_token_share: float = 0.1
+    whole_word: bool = False
     exact_likelihood = False
     joins_documents = False
     closes_rows = True
@@ -95,12 +103,15 @@ class MaskedLM:
     def __call__(self, tokens_BW: np.ndarray, documents_BW: np.ndarray, noise: RowNoise) -> Batch:
         inputs_BT, documents_BT = self._rows(tokens_BW, documents_BW)
         candidates_BT = (documents_BT >= 0) & ~np.isin(inputs_BT, self.ids.special)
-        chosen_BP, used_BP = choose(
-            noise.uniform(_CHOICE, inputs_BT.shape[1]),
-            candidates_BT,
-            self._count(candidates_BT.sum(axis=1)),
-            int(self._count(np.array(tokens_BW.shape[1]))),
-        )
+        count_B = self._count(candidates_BT.sum(axis=1))
+        size = int(self._count(np.array(tokens_BW.shape[1])))
+        if self.whole_word:
+            starts_BT = word_starts(inputs_BT, documents_BT, self.ids.pieces)
+            chosen_BT = self._whole_words(starts_BT, candidates_BT, count_B, noise)
+            chosen_BP, used_BP = positions(chosen_BT, size)
+        else:
+            noise_BT = noise.uniform(_CHOICE, inputs_BT.shape[1])
+            chosen_BP, used_BP = choose(noise_BT, candidates_BT, count_B, size)
         predict_at_BP = np.where(used_BP, chosen_BP, 0)
         hidden_BP = np.take_along_axis(inputs_BT, predict_at_BP, axis=1)
         shown_BP = np.where(used_BP, self._replaced(hidden_BP, noise), hidden_BP)
@@ -133,6 +144,22 @@ class MaskedLM:
         np.put_along_axis(documents_BT, length_B1 + 1, last_B1, axis=1)
         return inputs_BT, documents_BT
 
+    def _whole_words(
+        self,
+        starts_BT: np.ndarray,
+        candidates_BT: np.ndarray,
+        count_B: np.ndarray,
+        noise: RowNoise,
+    ) -> np.ndarray:
+        """Bool [B, T]: the chosen words' pieces."""
+        word_BT, size_BN = _words(starts_BT, candidates_BT)
+        smallest_B = np.where(size_BN > 0, size_BN, self.seq_len).min(axis=1)
+        if (none_fits_B := smallest_B > count_B).any():
+            starts_BT = starts_BT | none_fits_B[:, None]
+            word_BT, size_BN = _words(starts_BT, candidates_BT)
+        chosen_BN = fill(noise.uniform(_CHOICE, size_BN.shape[1]), size_BN, count_B)
+        return np.take_along_axis(chosen_BN, word_BT, axis=1) & candidates_BT
+
     def _replaced(self, hidden_BP: np.ndarray, noise: RowNoise) -> np.ndarray:
         """What stands in the place of each hidden token: the mask, a random token or itself."""
         size = hidden_BP.shape[1]
@@ -141,6 +168,20 @@ class MaskedLM:
         random_BP = kind_BP < self.mask_token_share + self.random_token_share
         shown_BP = np.where(random_BP, self._plain_ids[drawn_BP], hidden_BP)
         return np.where(kind_BP < self.mask_token_share, np.int32(self.ids.mask), shown_BP)
+
+
+def _words(starts_BT: np.ndarray, candidates_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the word that each position is in, and candidates in each word, [B, N]."""
+    word_BT = np.maximum(np.cumsum(starts_BT, axis=1) - 1, 0)
+    shape = len(word_BT), int(word_BT.max(initial=0)) + 1
+    cell_BT = np.arange(shape[0])[:, None] * shape[1] + word_BT
+    size = np.bincount(cell_BT[candidates_BT], minlength=shape[0] * shape[1])
+    return word_BT, size.reshape(shape)
+
+
+def needs_pieces(config: Config) -> bool:
+    """Whether the objective that `config` describes asks where words begin."""
+    return config.objective.whole_word
 
 
 def make(config: Config, ids: Ids) -> MaskedLM:
@@ -152,4 +193,5 @@ def make(config: Config, ids: Ids) -> MaskedLM:
         mask_rate=objective.mask_rate,
         mask_token_share=objective.mask_token_share,
         random_token_share=objective.random_token_share,
+        whole_word=objective.whole_word,
     )

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from lmjax import config as config_lib
 from lmjax import fields as fields_lib
 from lmjax import flops
+from lmjax.batch import Pieces
 from lmjax.config import Config
 from lmjax.optim.policy import name_of
 from lmjax.parallel.rules import num_parts
@@ -25,6 +26,8 @@ from lmjax.train.workdir import Workdir
 # What a training step reaches of a plain matrix product's rate, or of the chip's datasheet peak.
 _SHARE_OF_MATMUL = 0.4
 _SHARE_OF_PEAK = 0.4
+
+_MATTERING_SHARE = 0.001  # of the embedding's rows: a script with fewer is not talked about
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,21 @@ def data_line(program: Program, data: Data) -> str:
         f"documents, {count(held_out.num_tokens)} tokens; "
         f"{needed / len(data.train_rows):.3g} epochs"
     )
+
+
+def words_line(pieces: Pieces) -> str | None:
+    """One line on scripts without spaces, if they matter; else None."""
+    enough = _MATTERING_SHARE * len(pieces.ends_word)
+    marked, unmarked = (
+        ", ".join(f"{script} ({n:,} pieces)" for script, n in scripts if n >= enough)
+        for scripts in (pieces.segmented, pieces.unsegmented)
+    )
+    said = [f"{marked} as spaces or U+200B mark them"] * bool(marked)
+    said += [
+        f"{unmarked} piece by piece, since nothing marks them; for real words put spaces or U+200B "
+        "(zero width space) between them and train the tokenizer on that text"
+    ] * bool(unmarked)
+    return f"words: {'; '.join(said)}" if said else None
 
 
 def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -21,6 +21,7 @@ from lmjax import families, flops, objectives
 from lmjax import fields as fields_lib
 from lmjax.batch import Ids, Objective, device_fields, rows
 from lmjax.config import Config
+from lmjax.data import pieces as pieces_lib
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.errors import UserError
@@ -155,6 +156,8 @@ def make_ids(config: Config, tokenizer: AnyTokenizer) -> Ids:
             f"the tokenizer has {tokenizer.vocab_size} ids{more}, the embedding {num_rows} rows "
             "(config.model.vocab_size); leave model.vocab_size out or enlarge it"
         )
+    if objectives.needs_pieces(config):
+        ids = dataclasses.replace(ids, pieces=pieces_lib.make(tokenizer, num_rows))
     start = decoder_start_id(config, tokenizer)
     return ids if start is None else dataclasses.replace(ids, decoder_start=start)
 
@@ -228,7 +231,7 @@ def make_program(
     return Program(
         config,
         objective,
-        objectives.make(config, ids),
+        objectives.make(config, ids, evaluation=True),
         model,
         schedule,
         optimizer,

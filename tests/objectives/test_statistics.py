@@ -3,13 +3,14 @@
 All thresholds are the 0.1 % and 99.9 % points of chi-square: too even is as wrong as too uneven.
 """
 
+import dataclasses
 import itertools
 import random
 from collections import Counter
 
 import numpy as np
 
-from lmjax.batch import Ids
+from lmjax.batch import Ids, Pieces
 from lmjax.noise import RowNoise
 from lmjax.objectives.mlm import MaskedLM
 from lmjax.objectives.span_corruption import SpanCorruption
@@ -86,6 +87,33 @@ def mask_one(text, rng):
     return row, chosen
 
 
+def mask_words_of_one(text, continues, budget, rng):
+    """Places of BERT's masking with --do_whole_word_mask (`create_masked_lm_predictions`)."""
+    words = []
+    for t, token in enumerate(text, 1):
+        if token in continues and words:
+            words[-1].append(t)
+        else:
+            words.append([t])
+    rng.shuffle(words)
+    chosen = []
+    for word in words:
+        if len(chosen) >= budget:
+            break
+        if len(chosen) + len(word) <= budget:
+            chosen += word
+    return sorted(chosen)
+
+
+def whole_words(first_to_continue, seq_len, rate):
+    """An objective that masks whole words; plain ids from a certain one on continue a word."""
+    ids = np.arange(IDS.num_rows)
+    starts = np.select([ids < PLAIN[0], ids < first_to_continue], [8, 2]).astype(np.int8)
+    none = np.zeros_like(starts)
+    known = Pieces(np.where(starts == 8, starts, none), starts, none, none)
+    return MaskedLM(seq_len, dataclasses.replace(IDS, pieces=known), rate, whole_word=True)
+
+
 def corrupt_one(length, rng):
     """Lengths of kept and of hidden spans of one text, as T5's `random_spans_noise_mask`."""
 
@@ -151,6 +179,56 @@ def test_masks_are_those_of_the_paper():
     np.put_along_axis(chosen, batch["predict_at"], 1, axis=1)
     assert are_independent(chosen[:, 1:19], kinds[:, 1:])
     assert are_independent(batch["predict_at"] // 16, kinds)
+
+
+def test_whole_words_are_chosen_in_every_order():
+    # Words of 1, 2, 3 and 1 pieces, 3 to hide: what each order leaves room for.
+    first_to_continue = 30
+    text = [5, 6, 31, 7, 31, 32, 8]
+    spans = [(1,), (2, 3), (4, 5, 6), (7,)]
+    shares = Counter()
+    for order in itertools.permutations(spans):
+        hidden = []
+        for span in order:
+            hidden += span if len(hidden) + len(span) <= 3 else ()
+        shares[tuple(sorted(hidden))] += 1
+    num_rows = 20_000
+    objective = whole_words(first_to_continue, 9, 0.4)
+    tokens = np.tile(np.array(text, np.int32), (num_rows, 1))
+    batch = objective(tokens, np.zeros(tokens.shape, np.int64), noise(num_rows))
+    used = batch["weights"].sum(axis=1).astype(int)
+    counts = Counter(
+        tuple(at[:n]) for at, n in zip(batch["predict_at"].tolist(), used, strict=True)
+    )
+    assert counts.keys() == shares.keys()
+    assert is_distributed([counts[k] for k in shares], list(shares.values()))
+
+
+def test_whole_words_are_those_of_the_bert_code():
+    num_rows, width, first_to_continue = 4000, 126, 12  # words of 6 pieces on average
+    tokens, documents = make_windows(num_rows, width)
+    batch = whole_words(first_to_continue, 128, 0.15)(tokens, documents, noise(num_rows))
+    rng, continues = random.Random(0), range(first_to_continue, IDS.num_ids)
+    theirs = [mask_words_of_one(text, continues, 19, rng) for text in tokens.tolist()]
+    used = batch["weights"].sum(axis=1).astype(int)
+    ours = [at[:n] for at, n in zip(batch["predict_at"].tolist(), used, strict=True)]
+    for of_row in (
+        len,
+        lambda chosen: chosen[0],
+        lambda chosen: chosen[len(chosen) // 2],
+        lambda chosen: chosen[-1],
+        lambda chosen: sum(b - a > 1 for a, b in itertools.pairwise(chosen)),
+        lambda chosen: max(b - a for a, b in itertools.pairwise(chosen)),
+    ):
+        assert look_alike(list(map(of_row, ours)), list(map(of_row, theirs)))
+    # Each piece of a word is replaced by itself.
+    shown = np.take_along_axis(batch["inputs"], batch["predict_at"], axis=1)
+    kinds = np.where(shown == MASK, 0, np.where(shown == batch["targets"], 1, 2))
+    plain = 1 / len(PLAIN)
+    counts = np.bincount(kinds[batch["weights"] > 0])
+    assert is_distributed(counts, [0.8, 0.1 + 0.1 * plain, 0.1 * (1 - plain)])
+    kinds = kinds[used >= 15, :15]
+    assert are_independent(kinds[:, :-1], kinds[:, 1:])
 
 
 def test_every_span_mask_is_equally_likely():

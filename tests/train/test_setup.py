@@ -1,13 +1,14 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from lmjax import config as config_lib
 from lmjax import families, objectives
 from lmjax import fields as fields_lib
-from lmjax.batch import Ids
+from lmjax.batch import Ids, Pieces
 from lmjax.errors import UserError
-from lmjax.train import setup
+from lmjax.train import describe, setup
 
 
 def make_config(**overrides):
@@ -78,3 +79,28 @@ def test_an_objective_is_made_from_the_config(name):
     for field in ("mask_rate", "mean_span_length", "mask_token_share", "random_token_share"):
         if hasattr(objective, field):
             assert getattr(objective, field) == getattr(config.objective, field)
+
+
+def test_an_objective_that_goes_by_words_gets_the_pieces():
+    config = setup.resolve(make_config(**{"objective.name": "mlm", "objective.whole_word": True}))
+    pieces = [b"", b"", b"", b" the", b"re", *(chr(0x4E00 + i).encode() for i in range(60))]
+    known = tokenizer(len(pieces))
+    known.surfaces, known.special_ids = pieces, (0, 1, 2)
+    known.continuing_prefix, known.unk_id = None, 2
+    found = setup.make_ids(config, known)
+    assert found == Ids(num_ids=65, num_rows=32_000)
+    assert found.pieces.starts_word[:6].tolist() == [8, 8, 8, 2, 0, 2]
+    assert found.pieces.unsegmented == (("Han", 60),)
+    plain = setup.resolve(make_config(**{"objective.name": "mlm"}))
+    assert setup.make_ids(plain, known).pieces is None
+
+
+def test_the_line_on_scripts_without_spaces():
+    votes = [np.zeros(1000, np.int8)] * 4
+    assert describe.words_line(Pieces(*votes)) is None
+    assert describe.words_line(Pieces(*votes, unsegmented=(("Lao", 0),))) is None
+    marked, unmarked = (("Thai", 1234),), (("Han", 500), ("Hiragana", 20))
+    line = describe.words_line(Pieces(*votes, segmented=marked, unsegmented=unmarked))
+    assert line.startswith("words: Thai (1,234 pieces) as spaces or U+200B mark them; Han (500 pie")
+    assert "Hiragana (20 pieces) piece by piece, since nothing marks them; for real words" in line
+    assert "; " not in describe.words_line(Pieces(*votes, segmented=marked))
