@@ -13,6 +13,7 @@ from lmjax.noise import RowNoise
 
 _VOTES = np.where(np.arange(384) % 3, 2, 0).astype(np.int8)  # two of three ids begin a word
 IDS = Ids(num_ids=90, num_rows=384, pieces=Pieces(_VOTES * 0, _VOTES, _VOTES, _VOTES * 0))
+MIXED = (("span_corruption", 2.0, (("mask_rate", 0.3),)), ("prefix_lm", 1.0, ()))
 
 
 @pytest.fixture(params=objectives.OBJECTIVES)
@@ -22,6 +23,7 @@ def objective(request):
         config_lib.Config(),
         {
             "objective.name": request.param,
+            "objective.mixture": MIXED,
             "model.architecture": module.ARCHITECTURE or "encoder_decoder",
             "data.seq_len": 48,
         },
