@@ -1,16 +1,16 @@
-"""BART base (139M parameters), with BART's published batch and RoBERTa's optimizer.
+"""BART base (139M parameters), with BART's objective and batch and RoBERTa's optimizer.
 
     python -m lmjax.main --config=configs/bart_base.py --workdir=runs/bart_base \
         --config.data.path='my_text/*.jsonl.zst'
 
-Lewis et al. 2020, section 5.1, of the large model: 30 % hidden in spans of 3, 500k steps of 8,000
-rows, as RoBERTa. The rest is not in the paper and here RoBERTa's (Liu et al. 2019, table 9, and
-fairseq): rows of 512, Adam 0.9/0.98, epsilon 1e-6, decay 0.01 on all parameters, no clipping,
-dropout 0.1, 24k steps of warm-up to 6e-4, then linearly to 0.
+Lewis et al. 2020, section 5.1, of the large model: sentences in any order, 30 % of the words hidden
+in spans of 3, a mask each, 500k steps of 8,000 rows, as RoBERTa. Rows hold whole documents, as many
+as fit (theirs one, their code's `complete_doc`). The rest is not in the paper and here RoBERTa's
+(Liu et al. 2019, table 9, and fairseq): rows of 512, Adam 0.9/0.98, epsilon 1e-6, decay 0.01 on all
+parameters, no clipping, dropout 0.1, 24k steps of warm-up to 6e-4, then linearly to 0.
 
-BART restores the whole text from shuffled sentences with one mask a span; the objective here is
-T5's span corruption of the same rate and length. Theirs had no dropout in the last tenth of the
-steps. `--dry_run` says what that costs on the machine at hand.
+Theirs had no dropout in the last tenth of the steps. `--dry_run` says what that costs on the
+machine at hand.
 """
 
 from ml_collections import ConfigDict
@@ -21,9 +21,9 @@ def get_config() -> ConfigDict:
         {
             "family": "bart",
             "model": {"preset": "base", "dropout": 0.1},
-            "objective": {"name": "span_corruption", "mask_rate": 0.3, "mean_span_length": 3.0},
+            "objective": {"name": "denoising", "mask_rate": 0.3, "mean_span_length": 3.0},
             "tokenizer": {"vocab_size": 50_265, "model_type": "bpe"},
-            "data": {"seq_len": 512},
+            "data": {"seq_len": 512, "packing": "pack"},
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 6e-4,

@@ -7,7 +7,8 @@ Warner et al. 2024, section 2.2 and appendix A: 30 % masked (15 % in evaluation)
 0.9/0.98, epsilon 1e-6, no clipping, 4,608 rows of 1024, 3B tokens of warm-up to 8e-4, constant for
 1.7T tokens, then 50B with 1-sqrt decay. Their decay of 1e-5 a step follows the schedule but not the
 peak (their code): divided by the peak it is 0.0125 here, where decay is multiplied by the rate;
-norms and biases have none.
+norms and biases have none. Documents are packed into rows, best fit first, and kept apart (theirs
+are greedy, section 2.1.2).
 
 Not here: batches that grow from 768 rows over the first 50B tokens; 250B tokens on rows of 8192 at
 3e-4 before the decay, which theirs does on such rows too; dropout of 0.1 on attention's results
@@ -26,7 +27,7 @@ def get_config() -> ConfigDict:
             "model": {"preset": "base", "rope_theta": 10_000.0},
             "objective": {"name": "mlm", "mask_rate": 0.3, "eval_mask_rate": 0.15},
             "tokenizer": {"vocab_size": 50_368, "model_type": "bpe"},
-            "data": {"seq_len": 1024},
+            "data": {"seq_len": 1024, "packing": "pack"},
             "optimizer": {
                 "name": "stable_adamw",
                 "learning_rate": 8e-4,

@@ -2,7 +2,7 @@
 
     python -m lmjax.main --config=configs/prefix_lm_tiny.py --workdir=runs/prefix_lm_tiny
 
-The recipe of t5_tiny.py with the other unsupervised objective of Raffel et al. 2020 (section 3.2.1).
+The recipe of t5_tiny.py with the prefix language modelling of Raffel et al. 2020, section 3.2.1.
 Not yet run to its end.
 """
 

@@ -1,0 +1,27 @@
+"""T5, tiny, by UL2's mixture of denoisers, each announced by a mode token.
+
+    python -m lmjax.main --config=configs/ul2_tiny.py --workdir=runs/ul2_tiny
+
+The recipe of t5_tiny.py with the seven denoisers of Tay et al. 2022, table 1.
+Not yet run to its end.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "family": "t5",
+            "model": {"preset": "tiny"},
+            "objective": {"name": "ul2"},
+            "tokenizer": {"vocab_size": 512},
+            "data": {"path": "bundled:corpus_small", "eval_fraction": 0.05, "seq_len": 32},
+            "optimizer": {"name": "adafactor", "learning_rate": 0.03, "weight_decay": 0.0},
+            "schedule": {"name": "linear", "warmup_steps": 200, "final_fraction": 0.0},
+            "train": {"num_steps": 800, "global_batch_size": 64},
+            "checkpoint": {"every": 400},
+            "eval": {"every": 400, "num_batches": None},
+            "log": {"every": 50},
+        }
+    )
