@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from variants import VARIANTS, VOCAB, apply, is_encoder, is_two, make_model, sequence
+from variants import VARIANTS, VOCAB, is_encoder, is_two, make_model, sequence
 
 from lmjax import flops
 from lmjax.config import ModelConfig
@@ -50,27 +50,6 @@ def test_no_leak_from_the_future_or_from_other_documents(variant):
     if is_two(variant):
         source = np.asarray(batch["enc_segment_ids"][0])
         assert np.array_equal(seen[real, length:], (segment[:, None] == source[None])[real])
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_packed_rows_give_the_logits_of_single_documents(variant):
-    model, params = make_model(variant)
-    lengths, source = [4, 1, 7], [5, 3, 2]
-    packed = sequence(variant, lengths, source=source, padding=2)
-    logits = apply(model, params, packed)
-    start = enc_start = 0
-    for length, enc_length in zip(lengths, source, strict=True):
-        # In rows as long as the packed one, which is compiled once for all.
-        alone = {name: np.zeros_like(field) for name, field in packed.items()}
-        spans = {"": (start, length), "enc_": (enc_start, enc_length)}
-        for prefix, (first, count) in spans.items() if is_two(variant) else [("", spans[""])]:
-            cut = packed[f"{prefix}inputs"][:, first : first + count]
-            alone[f"{prefix}inputs"][:, :count] = cut
-            alone[f"{prefix}segment_ids"][:, :count] = 1
-            alone[f"{prefix}positions"][:, :count] = np.arange(count)
-        expected = apply(model, params, alone)[:, :length]
-        np.testing.assert_allclose(logits[:, start : start + length], expected, atol=1e-5)
-        start, enc_start = start + length, enc_start + enc_length
 
 
 @pytest.mark.parametrize("variant", _UNROLLED)
