@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax.data import cache, chunks, files, prepare, store, tokenizer
+from lmjax.data import cache, chunks, files, prepare, store, tokenizer, verify
 from lmjax.errors import UserError
 
 SHARD = 2 * 2048
@@ -92,7 +92,7 @@ def test_going_on_after_two_kills(corpus, tokenizer_path, reference, tmp_path):
     for tokens in (15_000, 45_000):
         args = [sys.executable, "-c", KILLED, corpus, tokenizer_path, output, str(tokens)]
         assert subprocess.run(args, check=False).returncode == -signal.SIGKILL
-        assert (output / "progress.npz").exists()
+        assert (output / "progress.json").exists()
         with pytest.raises(UserError, match="not a prepared store"):
             store.Store.open(output, "train")
     run(corpus, tokenizer_path, output)
@@ -110,7 +110,7 @@ def test_an_unusable_journal_means_starting_afresh(
     output = tmp_path / "other"
     with pytest.raises(KeyboardInterrupt):
         run(corpus, tokenizer_path, output, progress=stop)
-    names = {"journal": "progress.npz", "shard": "train-00000.arrayrecord"}
+    names = {"journal": "progress.json", "shard": "train-00000.arrayrecord"}
     path = output / names.get(fault, "train.starts.raw")
     path.write_bytes(path.read_bytes()[:100])
     run(corpus, tokenizer_path, output)
@@ -188,7 +188,7 @@ def test_a_document_longer_than_a_shard(tokenizer_path, tmp_path):
     source = write_jsonl(tmp_path / "x.jsonl", ["short", long, "last"])
     run(source, tokenizer_path, tmp_path / "out", eval_fraction=0)
     assert decoded(tmp_path / "out", "train") == ["short", long, "last"]
-    store.verify(tmp_path / "out")
+    verify.verify(tmp_path / "out")
 
 
 def test_counts_reach_the_manifest(tokenizer_path, tmp_path):
@@ -226,15 +226,18 @@ except UserError as error:
 """
 
 
-def test_a_disk_that_takes_no_more(corpus, tokenizer_path, tmp_path):
-    """A limit on the size of files stands in for a full disk."""
+@pytest.mark.parametrize(
+    ("limit", "where"), [(20_000, "out"), (1 << 17, "train-00000.arrayrecord")]
+)
+def test_a_disk_that_takes_no_more(corpus, tokenizer_path, tmp_path, limit, where):
+    """A limit on the size of files stands in for a full disk: before a shard, and in its middle."""
     output = tmp_path / "out"
-    args = [sys.executable, "-c", LIMITED, corpus, tokenizer_path, str(output), "20000"]
+    args = [sys.executable, "-c", LIMITED, corpus, tokenizer_path, str(output), str(limit)]
     result = subprocess.run(args, check=True, capture_output=True, text=True)
-    assert "train-00000.arrayrecord: cannot be written" in result.stdout
+    assert f"{where}: cannot be written" in result.stdout
     assert not store.is_store(output)
     prepare.prepare(files.find_files(corpus), tokenizer_path, output)
-    store.verify(output)
+    verify.verify(output)
 
 
 def _ensure(path, cache_dir, log, **kwargs):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax.data import chunks, store, tokenizer
+from lmjax.data import chunks, store, tokenizer, verify
 from lmjax.data.store import Store
 from lmjax.data.windows import Windows
 from lmjax.errors import UserError
@@ -94,11 +94,11 @@ def test_uint32_tokens(tmp_path, store_path):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     opened = Store.open(folder, "train")
     assert np.array_equal(opened.read(np.array([0]), 5000)[0], ids)
-    store.verify(folder)
+    verify.verify(folder)
     manifest["tokenizer"]["vocab_size"] = 74_999
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="id 74999 is outside the vocabulary"):
-        store.verify(folder)
+        verify.verify(folder)
 
 
 def test_pickles_small_and_is_shared_by_threads(store_path):
@@ -148,12 +148,12 @@ def test_incomplete_files_are_refused_at_opening(copy, file, fault):
 
 @pytest.mark.parametrize("file", [*FILES, "tokenizer/tokenizer.model"])
 def test_verify_finds_a_flipped_bit(copy, file):
-    store.verify(copy)
+    verify.verify(copy)
     content = bytearray((copy / file).read_bytes())
     content[len(content) // 2] ^= 4
     (copy / file).write_bytes(content)
     with pytest.raises(UserError, match=file):
-        store.verify(copy)
+        verify.verify(copy)
 
 
 def test_a_corrupt_record_is_named(copy):
