@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import shutil
+import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,7 +24,7 @@ from lmjax.data import files as files_lib
 from lmjax.data.store import ORIGIN_DTYPE, TOKENIZER, file_entry
 from lmjax.errors import UserError
 
-_EMPTY = {"num_tokens": 0, "num_documents": 0, "num_bytes": 0, "shards": []}
+_EMPTY = {"num_tokens": 0, "num_documents": 0, "num_bytes": 0, "shards": [], "pending_crc32": 0}
 # One record per chunk, for random access. Zstandard would save 27 % of the bytes of English at 32k
 # ids; it makes reading up to 2 times slower and writing 9 times.
 RECORD_OPTIONS = "group_size:1,uncompressed"
@@ -55,6 +56,7 @@ class SplitWriter:
         self._shards: list[dict[str, Any]] = list(state["shards"])
         self._dtype, self._block_size, self._shard_tokens = dtype, block_size, shard_tokens
         self._num_pending = self.num_tokens - len(self._shards) * shard_tokens
+        self._pending_crc32: int = state["pending_crc32"]
         self._outdated: list[str] = []
         sizes = {_tokens_name(split, len(self._shards)): self._num_pending * dtype.itemsize}
         sizes |= _index_sizes(split, self.num_documents)
@@ -89,7 +91,8 @@ class SplitWriter:
         while len(tokens):
             fitting = tokens[: self._shard_tokens - self._num_pending]
             with files_lib.writing(self.folder):
-                self._tokens.write(fitting.tobytes())
+                self._tokens.write(data := fitting.tobytes())
+            self._pending_crc32 = zlib.crc32(data, self._pending_crc32)
             self._num_pending += len(fitting)
             tokens = tokens[len(fitting) :]
             if self._num_pending == self._shard_tokens:
@@ -113,7 +116,7 @@ class SplitWriter:
             self._outdated.append(self._tokens.name)  # but a journal may still count on it
             self._shards.append({**file_entry(self.folder, name), "num_blocks": num_blocks})
             self._tokens = self._open_raw(_tokens_name(self.split, len(self._shards)))
-            self._num_pending = 0
+            self._num_pending = self._pending_crc32 = 0
 
     def _write_records(self, path: str, num_blocks: int) -> None:
         """Writes all of `_tokens`, the last block filled up with pad."""
@@ -129,11 +132,13 @@ class SplitWriter:
             raise OSError(f"{written} of {num_blocks} records arrived")
 
     def state(self) -> dict[str, Any]:
-        """What resuming needs, fit for JSON; what it counts on is on disk."""
+        """What resuming needs, fit for JSON; what it counts on has left this process."""
         with files_lib.writing(self.folder):
             for raw in (self._tokens, *self._indexes.values()):
                 raw.flush()
-                os.fsync(raw.fileno())
+        return {**self._entry(), "pending_crc32": self._pending_crc32}
+
+    def _entry(self) -> dict[str, Any]:
         counts = {k: getattr(self, k) for k in ("num_tokens", "num_documents", "num_bytes")}
         return {**counts, "shards": list(self._shards)}
 
@@ -156,7 +161,7 @@ class SplitWriter:
             return None
         if self._num_pending:
             self._complete_shard()
-        entry = self.state()
+        entry = self._entry()
         for name, dtype in _INDEX_DTYPES.items():
             path = os.path.join(self.folder, f"{self.split}.{name}.npy")
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
@@ -171,14 +176,28 @@ class SplitWriter:
 def can_resume(
     folder: str, split: str, state: dict[str, Any], dtype: np.dtype, shard_tokens: int
 ) -> bool:
-    """Whether the files that `state` speaks of are there, at least as long as it says."""
+    """Whether the files that `state` speaks of are there, at least as long as it says.
+
+    Tokens that are in no shard yet are read again: they are what a power cut would take first.
+    """
     shards = state["shards"]
     pending = state["num_tokens"] - len(shards) * shard_tokens
     sizes = {shard["file"]: shard["bytes"] for shard in shards}
     sizes[_tokens_name(split, len(shards))] = pending * dtype.itemsize
     sizes |= _index_sizes(split, state["num_documents"])
     paths = {os.path.join(folder, name): size for name, size in sizes.items()}
-    return all(os.path.isfile(p) and os.path.getsize(p) >= size for p, size in paths.items())
+    if not all(os.path.isfile(p) and os.path.getsize(p) >= size for p, size in paths.items()):
+        return False
+    tokens = os.path.join(folder, _tokens_name(split, len(shards)))
+    return _crc32(tokens, pending * dtype.itemsize) == state["pending_crc32"]
+
+
+def _crc32(path: str, size: int) -> int:
+    crc32 = 0
+    with open(path, "rb") as stream:
+        for begin in range(0, size, _BYTES_AT_ONCE):
+            crc32 = zlib.crc32(stream.read(min(_BYTES_AT_ONCE, size - begin)), crc32)
+    return crc32
 
 
 def _tokens_name(split: str, shard: int) -> str:
