@@ -8,7 +8,7 @@ import functools
 from absl import flags
 
 from lmjax import cli, paths
-from lmjax.data import files, output, prepare, progress, store
+from lmjax.data import files, output, prepare, progress, store, verify
 
 INPUT = flags.DEFINE_string("input", None, "files, globs, folders or URLs, comma-separated")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder or URL of the tokenizer")
@@ -50,7 +50,8 @@ def main() -> None:
                 log=log,
             )
         if VERIFY.value:
-            store.verify(folder)
+            with progress.shown("verifying", log) as show:
+                verify.verify(folder, show)
             log("verified: every file is what the manifest promises")
     log(f"{OUTPUT.value}: {progress.summary(manifest)}")
     where = f"--config.data.path={OUTPUT.value}"

@@ -29,8 +29,11 @@ from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.errors import UserError
 
 SPLITS = ("train", "eval")
-BLOCK_SIZE = 2048
-SHARD_TOKENS = 1 << 24
+BLOCK_SIZE = 2048  # tokens of a record, in all but huge stores
+BLOCKS_PER_SHARD = 1 << 13  # opening a shard and reading a record of it take longer with more
+_MAX_SHARDS = 1 << 12
+_MAX_BLOCK_SIZE = 1 << 15
+_PLAIN_BYTES_PER_TOKEN = 4  # compressed text has about one
 _JOURNAL_SECONDS = 2.0  # a kill costs no more work than this
 
 
@@ -42,6 +45,7 @@ class _Job:
     sizes: tuple[int, ...]
     tokenizer: tokenizer_lib.AnyTokenizer
     output: str
+    block_size: int
     settings: dict[str, Any]
 
     def description(self) -> dict[str, Any]:
@@ -50,7 +54,7 @@ class _Job:
         return {
             "format": 1,
             "dtype": chunks.token_dtype(self.tokenizer.vocab_size).name,
-            "block_size": BLOCK_SIZE,
+            "block_size": self.block_size,
             "settings": self.settings,
             "tokenizer": {
                 "sha256": self.tokenizer.sha256,
@@ -91,7 +95,7 @@ def prepare(
     text_split: str = "file",
     eval_fraction: float = 0.01,
     num_workers: int | None = None,
-    shard_tokens: int = SHARD_TOKENS,
+    shard_tokens: int | None = None,
     progress: progress_lib.Progress = lambda done, total, tokens: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def prepare(
       text_key, text_split: as in `read_documents`.
       eval_fraction: share of documents that go to the "eval" split, by hash.
       num_workers: threads that tokenise; None: one per core.
-      shard_tokens: tokens of a shard file, a multiple of 2048.
+      shard_tokens: tokens of a shard file, a multiple of 2048; None: as `layout` has it.
       progress: called now and then with (bytes read, bytes in all, tokens written).
       log: gets lines worth telling the user.
 
@@ -115,20 +119,21 @@ def prepare(
       UserError: no documents, unreadable input, or an output that cannot be written or holds
         something else.
     """
-    if shard_tokens <= 0 or shard_tokens % BLOCK_SIZE:
+    if shard_tokens is not None and (shard_tokens <= 0 or shard_tokens % BLOCK_SIZE):
         raise ValueError(f"shard_tokens={shard_tokens} must be a multiple of {BLOCK_SIZE}")
     output = os.path.abspath(os.path.expanduser(output))
+    sizes = tuple(_size(file) for file in files)
+    block_size = BLOCK_SIZE
+    if shard_tokens is None:
+        block_size, shard_tokens = layout(files, sizes)
     settings = {
         "text_key": text_key,
         "text_split": text_split,
         "eval_fraction": eval_fraction,
         "shard_tokens": shard_tokens,
     }
-    with contextlib.ExitStack() as stack:
-        for file in files:
-            stack.enter_context(text.file_errors(file))
-        sizes = tuple(paths.size(file) for file in files)
-    job = _Job(tuple(files), sizes, tokenizer_lib.load(tokenizer_path), output, settings)
+    tokenizer = tokenizer_lib.load(tokenizer_path)
+    job = _Job(tuple(files), sizes, tokenizer, output, block_size, settings)
     with files_lib.writing(output):
         os.makedirs(output, exist_ok=True)
     with files_lib.locked(output, f"prepares {output}", log):
@@ -138,6 +143,27 @@ def prepare(
             manifest = _build(job, num_workers or os.cpu_count() or 1, progress, log)
         writer.remove_leftovers(output, keep=manifest)
     return manifest
+
+
+def layout(files: Sequence[str], sizes: Sequence[int]) -> tuple[int, int]:
+    """(tokens of a block, tokens of a shard) for text of these files and sizes in bytes.
+
+    2048 and 2^24 up to 64 GiB of compressed or 256 GiB of plain text. Beyond, both are doubled
+    until the shards are at most some 4,096, or a block has 2^15 tokens.
+    """
+    plain = sum(
+        n for f, n in zip(files, sizes, strict=True) if files_lib.suffix(f) in files_lib.LINES
+    )
+    tokens = sum(sizes) - plain + plain // _PLAIN_BYTES_PER_TOKEN
+    block_size = BLOCK_SIZE
+    while block_size < _MAX_BLOCK_SIZE and tokens > _MAX_SHARDS * BLOCKS_PER_SHARD * block_size:
+        block_size *= 2
+    return block_size, BLOCKS_PER_SHARD * block_size
+
+
+def _size(file: str) -> int:
+    with text.file_errors(file):
+        return paths.size(file)
 
 
 def _version(file: str) -> float | str:
@@ -173,18 +199,18 @@ def _build(
 ) -> dict[str, Any]:
     key = job.key()
     saved = journal.load(job.output, key)
-    if saved and not all(writer.can_resume(job.output, s, saved[0]["splits"][s]) for s in SPLITS):
+    if saved and not _can_resume(job, saved):
         saved = None
     if not saved:
         writer.check_ours(job.output)
         writer.remove_leftovers(job.output, keep={})
     else:
-        tokens = sum(s["num_tokens"] for s in saved[0]["splits"].values())
+        tokens = sum(s["num_tokens"] for s in saved["splits"].values())
         log(f"going on with {job.output} after {tokens:,} tokens")
     fraction = job.settings["eval_fraction"]
     totals = _open(job, int(fraction * chunks.NUM_HASHES), saved)
     try:
-        position = tuple(saved[0]["position"]) if saved else (0, 0)
+        position = tuple(saved["position"]) if saved else (0, 0)
         _run(job, key, totals, position, num_workers, progress)
         if fraction and (threshold := _other_threshold(totals, log)) is not None:
             totals.close()
@@ -196,12 +222,21 @@ def _build(
         totals.close()
 
 
-def _open(job: _Job, threshold: int, saved: tuple[dict, dict] | None) -> _Totals:
+def _can_resume(job: _Job, saved: dict[str, Any]) -> bool:
+    dtype = chunks.token_dtype(job.tokenizer.vocab_size)
+    size = job.settings["shard_tokens"]
+    return all(
+        writer.can_resume(job.output, split, saved["splits"][split], dtype, size)
+        for split in SPLITS
+    )
+
+
+def _open(job: _Job, threshold: int, saved: dict[str, Any] | None) -> _Totals:
     """Writers and counts, empty or as the journal has them."""
-    meta, pending = saved or ({}, {})
+    meta = saved or {}
     states = meta.get("splits", {})
     return _Totals(
-        {split: _writer(job, split, states.get(split), pending.get(split)) for split in SPLITS},
+        {split: _writer(job, split, states.get(split)) for split in SPLITS},
         Counter(meta.get("counts")),
         tuple(meta.get("hash_range", (chunks.NUM_HASHES, -1))),
         meta.get("threshold", threshold),
@@ -243,24 +278,24 @@ def _run(
             progress(chunk.bytes_read, size, sum(w.num_tokens for w in writers.values()))
 
 
-def _writer(job: _Job, split: str, state: dict | None, pending: Any) -> writer.SplitWriter:
+def _writer(job: _Job, split: str, resume: dict[str, Any] | None) -> writer.SplitWriter:
     dtype = chunks.token_dtype(job.tokenizer.vocab_size)
     size = job.settings["shard_tokens"]
-    resume = None if state is None else (state, pending)
-    return writer.SplitWriter(job.output, split, dtype, BLOCK_SIZE, size, resume)
+    return writer.SplitWriter(job.output, split, dtype, job.block_size, size, resume)
 
 
 def _save_journal(job: _Job, key: str, totals: _Totals, position: tuple[int, int]) -> None:
-    states = {split: w.state() for split, w in totals.writers.items()}
     meta = {
         "key": key,
         "position": position,
         "threshold": totals.threshold,
         "counts": totals.counts,
         "hash_range": totals.hash_range,
-        "splits": {split: state for split, (state, _) in states.items()},
+        "splits": {split: w.state() for split, w in totals.writers.items()},
     }
-    journal.save(job.output, meta, {split: tokens for split, (_, tokens) in states.items()})
+    journal.save(job.output, meta)
+    for w in totals.writers.values():
+        w.forget()
 
 
 def _other_threshold(totals: _Totals, log: Callable[[str], None]) -> int | None:

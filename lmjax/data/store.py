@@ -18,25 +18,26 @@ Dimension key: B windows, L tokens of a window.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from lmjax.data import files as files_lib
-from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.document_index import DocumentIndex
+from lmjax.data.shard_readers import ShardReaders
 from lmjax.errors import UserError
 
 MANIFEST = "manifest.json"
 _FIELDS = {"splits", "tokenizer", "block_size", "dtype"}  # of the manifest, beside "format"
 TOKENIZER = "tokenizer"
 ORIGIN_DTYPE = np.dtype([("file", "<u4"), ("record", "<u8")])
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # what suits random access
-_MIN_BATCHED_READ = 128  # a batched read wakes a pool of threads, which costs about 0.7 ms
-_REBUILD = "copy the store again, or delete it and prepare it anew"
+_MAX_TOKENS_AT_ONCE = 1 << 22  # of blocks in memory while windows are cut from them
+REBUILD = "copy the store again, or delete it and prepare it anew"
 
 
 def is_store(path: str | os.PathLike) -> bool:
@@ -72,9 +73,9 @@ def parse_manifest(content: bytes, file: str) -> tuple[dict[str, Any], str]:
         if version == 1 and not manifest.keys() >= _FIELDS:
             raise ValueError("fields are missing")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: damaged; {_REBUILD}") from error
+        raise UserError(f"{file}: damaged; {REBUILD}") from error
     if version != 1:
-        raise UserError(f"{file}: format {version} is unknown here; update lmjax or {_REBUILD}")
+        raise UserError(f"{file}: format {version} is unknown here; update lmjax or {REBUILD}")
     return manifest, hashlib.sha256(content).hexdigest()
 
 
@@ -91,18 +92,17 @@ class Store:
         """Use `Store.open`."""
         self.path, self.split = path, split
         self.manifest, self.manifest_sha256 = manifest, sha256
-        self._entry = manifest["splits"][split]
-        self.num_tokens: int = self._entry["num_tokens"]
-        self.num_documents: int = self._entry["num_documents"]
-        self.num_bytes: int = self._entry["num_bytes"]
+        self.entry = manifest["splits"][split]
+        self.num_tokens: int = self.entry["num_tokens"]
+        self.num_documents: int = self.entry["num_documents"]
+        self.num_bytes: int = self.entry["num_bytes"]
         self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
         self.tokenizer_path = os.path.join(path, TOKENIZER)
-        self._block_size: int = manifest["block_size"]
-        self._dtype = np.dtype(manifest["dtype"]).newbyteorder("<")
-        sizes = [shard["num_blocks"] for shard in self._entry["shards"]]
+        self.block_size: int = manifest["block_size"]
+        self.dtype = np.dtype(manifest["dtype"]).newbyteorder("<")
+        sizes = [shard["num_blocks"] for shard in self.entry["shards"]]
         self._first_blocks = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        self._readers: dict[int, ArrayRecordReader] = {}
-        self._arrays: dict[str, np.ndarray] = {}
+        self._readers = ShardReaders()
 
     @classmethod
     def open(cls, path: str | os.PathLike, split: str) -> Store:
@@ -141,13 +141,18 @@ class Store:
         Raises:
           UserError: a record is corrupt; names the shard and the record.
         """
-        start_B, size = _positions(start_B), self._block_size
+        start_B, size = _positions(start_B), self.block_size
+        blocks_per_window = (length - 2) // size + 2
+        rows = max(1, _MAX_TOKENS_AT_ONCE // (blocks_per_window * size))
+        if len(start_B) > rows:
+            parts = np.split(start_B, range(rows, len(start_B), rows))
+            return np.concatenate([self.read(part, length) for part in parts])
         end_B = np.minimum(start_B + length, self.num_tokens)
         first_B, stop_B = start_B // size, -(-end_B // size)
-        touched = first_B[:, None] + np.arange((length - 2) // size + 2)
+        touched = first_B[:, None] + np.arange(blocks_per_window)
         blocks = np.unique(touched[touched < stop_B[:, None]])
         # Blocks of one window are neighbours in `blocks`, so every window is a slice of `stream`.
-        stream = np.zeros(len(blocks) * size + length + size, self._dtype)
+        stream = np.zeros(len(blocks) * size + length + size, self.dtype)
         self._read_blocks(blocks, stream)
         offset_B = np.searchsorted(blocks, first_B) * size + start_B % size
         return np.lib.stride_tricks.sliding_window_view(stream, length)[offset_B].astype(np.int32)
@@ -158,14 +163,11 @@ class Store:
         Returns:
           int64 [B, L]; -1 beyond the end of the stream.
         """
-        start_B, starts = _positions(start_B), self._starts
+        start_B = _positions(start_B)
         end_B = np.minimum(start_B + length, self.num_tokens)
-        first_B = np.searchsorted(starts, start_B.astype(np.uint64), side="right") - 1
-        next_B = np.searchsorted(starts, end_B.astype(np.uint64), side="left")
-        num_B = np.maximum(next_B - first_B - 1, 0)  # documents that start inside the window
+        first_B, num_B, starts_N = self._index.find(start_B, end_B)
         row = np.repeat(np.arange(len(start_B)), num_B)
-        nth = np.arange(len(row)) - np.repeat(np.cumsum(num_B) - num_B, num_B)
-        column = starts[first_B[row] + 1 + nth].astype(np.int64) - start_B[row]
+        column = starts_N - start_B[row]
         documents_BL = np.zeros((len(start_B), length), np.int64)
         documents_BL[:, 0] = first_B
         documents_BL[row, column] = 1
@@ -175,61 +177,57 @@ class Store:
 
     def bounds(self, first: int, stop: int) -> np.ndarray:
         """Where documents first ... stop - 1 start, and where the last ends, int64 [n + 1]."""
-        starts = self._starts[first : stop + 1].astype(np.int64)
+        starts = self._index.starts(first, stop + 1)
         return starts if stop < self.num_documents else np.append(starts, self.num_tokens)
 
     def documents_of(self, position_N: np.ndarray) -> np.ndarray:
         """Index of the document that each position of the stream is in, int64 [N]."""
-        position_N = np.asarray(position_N).astype(np.uint64)
-        return np.searchsorted(self._starts, position_N, side="right") - 1
+        position_N = np.asarray(position_N, np.int64)
+        return self._index.find(position_N, position_N)[0]
 
     def origin(self, document: int) -> tuple[str, int]:
         """(input file, record in it) of a document; lines, rows and paragraphs count from 0."""
-        file, record = self._array("origin")[document]
+        file, record = self._origin[document]
         return self.manifest["inputs"][file]["name"], int(record)
 
     @property
     def token_bytes(self) -> int:
         """Bytes of a token on disk."""
-        return self._dtype.itemsize
+        return self.dtype.itemsize
 
-    @property
-    def _starts(self) -> np.ndarray:
-        return self._array("starts")
+    @cached_property
+    def _index(self) -> DocumentIndex:
+        file = os.path.join(self.path, self.entry["starts"]["file"])
+        return DocumentIndex(file, self.num_documents, self.num_tokens)
 
-    def _array(self, name: str) -> np.ndarray:
-        if name not in self._arrays:
-            file = os.path.join(self.path, self._entry[name]["file"])
-            self._arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-        return self._arrays[name]
+    @cached_property
+    def _origin(self) -> np.ndarray:
+        file = os.path.join(self.path, self.entry["origin"]["file"])
+        return np.load(file, mmap_mode="r", allow_pickle=False)
 
     def _read_blocks(self, blocks: np.ndarray, out: np.ndarray) -> None:
         """Writes the tokens of sorted blocks to the front of `out`, one read per shard."""
-        size, limits = self._block_size, np.searchsorted(blocks, self._first_blocks)
-        for shard in np.flatnonzero(np.diff(limits)):
-            begin, end = limits[shard], limits[shard + 1]
-            records = self._records(shard, (blocks[begin:end] - self._first_blocks[shard]).tolist())
-            out[begin * size : end * size] = np.frombuffer(records, self._dtype)
+        size = self.block_size
+        shards = np.searchsorted(self._first_blocks, blocks, side="right") - 1
+        limits = [*np.flatnonzero(np.diff(shards, prepend=-1)), len(blocks)]
+        for begin, end in itertools.pairwise(limits):
+            first = self._first_blocks[shards[begin]]
+            records = self._records(shards[begin], (blocks[begin:end] - first).tolist())
+            out[begin * size : end * size] = np.frombuffer(records, self.dtype)
 
     def _records(self, shard: int, indices: Sequence[int]) -> bytes:
-        file = os.path.join(self.path, self._entry["shards"][shard]["file"])
+        file = os.path.join(self.path, self.entry["shards"][shard]["file"])
         try:
-            if shard not in self._readers:
-                self._readers[shard] = ArrayRecordReader(file, _READER_OPTIONS)
-            data = b"".join(_read_records(self._readers[shard], indices))
-        except (RuntimeError, ValueError, IndexError, OSError):
+            data = b"".join(self._readers.read(file, indices))
+        except (RuntimeError, ValueError, IndexError, OSError) as error:
+            if "Too many open files" in str(error):
+                raise UserError(f"{file}: too many open files; raise `ulimit -n`") from error
             data = b""
-        if len(data) == len(indices) * self._block_size * self._dtype.itemsize:
+        if len(data) == len(indices) * self.block_size * self.dtype.itemsize:
             return data
         if len(indices) > 1:  # find the one that is at fault
             return b"".join(self._records(shard, [index]) for index in indices)
-        raise UserError(f"{file}: record {indices[0]} is corrupt; {_REBUILD}")
-
-
-def _read_records(reader: ArrayRecordReader, indices: Sequence[int]) -> list[bytes]:
-    if len(indices) < _MIN_BATCHED_READ:
-        return [record for index in indices for record in reader.read([index])]
-    return reader.read(indices)
+        raise UserError(f"{file}: record {indices[0]} is corrupt; {REBUILD}")
 
 
 def _positions(start_B: np.ndarray) -> np.ndarray:
@@ -246,45 +244,9 @@ def split_files(split_entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _check_size(path: str, entry: dict[str, Any]) -> None:
     file = os.path.join(path, entry["file"])
-    if not os.path.isfile(file):
-        raise UserError(f"{file}: missing from the store; {_REBUILD}")
-    if (got := os.path.getsize(file)) != entry["bytes"]:
-        raise UserError(f"{file}: has {got} bytes, not {entry['bytes']}; {_REBUILD}")
-
-
-def verify(path: str | os.PathLike) -> None:
-    """Reads a whole store and checks every file's SHA-256 and that all it says is in range.
-
-    Raises:
-      UserError: at the first file that is not what the manifest promises; names it.
-    """
-    manifest, _ = read_manifest(path)
-    tokenizer = tokenizer_lib.load(os.path.join(os.path.expanduser(path), TOKENIZER))
-    if tokenizer.sha256 != manifest["tokenizer"]["sha256"]:
-        raise UserError(f"{path}/{TOKENIZER}: not the tokenizer of this store; {_REBUILD}")
-    for split in manifest["splits"]:
-        store = Store.open(path, split)
-        for entry in split_files(manifest["splits"][split]):
-            file = os.path.join(store.path, entry["file"])
-            if files_lib.sha256(file) != entry["sha256"]:
-                raise UserError(f"{file}: not the content its SHA-256 promises; {_REBUILD}")
-        _verify_ranges(store)
-
-
-def _verify_ranges(store: Store) -> None:
-    where = os.path.join(store.path, store.split)
-    starts = store._array("starts")
-    steps_ok = len(starts) == store.num_documents and (np.diff(starts.astype(np.int64)) > 0).all()
-    if not steps_ok or starts[0] != 0 or starts[-1] >= store.num_tokens:
-        raise UserError(f"{where}.starts.npy: document starts are out of order; {_REBUILD}")
-    origin = store._array("origin")
-    if len(origin) != len(starts) or origin["file"].max() >= len(store.manifest["inputs"]):
-        raise UserError(f"{where}.origin.npy: origins are out of range; {_REBUILD}")
-    rows = 64
-    step = rows * store._block_size
-    for start in range(0, store.num_tokens, step):
-        tokens = store.read(np.arange(start, start + step, store._block_size), store._block_size)
-        if tokens.max() >= store.vocab_size:
-            shard = np.searchsorted(store._first_blocks, start // store._block_size, "right") - 1
-            file = store._entry["shards"][shard]["file"]
-            raise UserError(f"{store.path}/{file}: id {tokens.max()} is outside the vocabulary")
+    try:
+        got = os.stat(file).st_size
+    except OSError as error:
+        raise UserError(f"{file}: missing from the store; {REBUILD}") from error
+    if got != entry["bytes"]:
+        raise UserError(f"{file}: has {got} bytes, not {entry['bytes']}; {REBUILD}")

@@ -11,7 +11,7 @@ from collections import Counter
 
 from lmjax import paths
 from lmjax.config import Config
-from lmjax.data import cache, progress, store
+from lmjax.data import cache, progress, store, verify
 from lmjax.data import files as files_lib
 from lmjax.data import text as text_lib
 from lmjax.data import tokenizer as tokenizer_lib
@@ -50,7 +50,7 @@ def _store(path: str) -> Section:
     num_bytes = sum(e["bytes"] for s in manifest["splits"].values() for e in store.split_files(s))
     if num_bytes <= _READ_UP_TO:
         began = time.monotonic()
-        store.verify(path)
+        verify.verify(path)
         section.add("verified", f"{size(num_bytes)}, every SHA-256, {_since(began)}")
     else:
         section.add("verified", f"names and sizes only: {size(num_bytes)} are too much for a look")

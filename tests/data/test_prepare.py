@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax.data import cache, chunks, files, prepare, store, tokenizer
+from lmjax.data import cache, chunks, files, journal, prepare, store, tokenizer, verify
 from lmjax.errors import UserError
 
 SHARD = 2 * 2048
@@ -92,14 +92,62 @@ def test_going_on_after_two_kills(corpus, tokenizer_path, reference, tmp_path):
     for tokens in (15_000, 45_000):
         args = [sys.executable, "-c", KILLED, corpus, tokenizer_path, output, str(tokens)]
         assert subprocess.run(args, check=False).returncode == -signal.SIGKILL
-        assert (output / "progress.npz").exists()
+        assert (output / "progress.json").exists()
         with pytest.raises(UserError, match="not a prepared store"):
             store.Store.open(output, "train")
     run(corpus, tokenizer_path, output)
     assert same(reference, output)
 
 
-@pytest.mark.parametrize("fault", ["journal", "shard", "index"])
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_going_on_from_a_journal_older_than_the_last_shard(
+    corpus, tokenizer_path, reference, tmp_path, monkeypatch, after
+):
+    """A kill between the end of a shard and the journal that knows of it."""
+    saves, save = [], journal.save
+
+    def killed(folder, meta):
+        saves.append(meta)
+        if len(saves) > after:
+            raise KeyboardInterrupt
+        save(folder, meta)
+
+    output, lines = tmp_path / "other", []
+    monkeypatch.setattr(journal, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, tokenizer_path, output)
+    monkeypatch.undo()
+    monkeypatch.setattr(chunks, "_CHUNK_CHARS", 5000)
+    shards = [sum(len(s["shards"]) for s in meta["splits"].values()) for meta in saves]
+    assert shards[-1] > shards[-2]
+    run(corpus, tokenizer_path, output, log=lines.append)
+    assert "going on" in lines[0]
+    assert same(reference, output)
+
+
+def test_shards_grow_with_the_input():
+    """Small inputs keep their layout for ever; no store has more shards than a folder can bear."""
+    gib = 1 << 30
+    layout = lambda name, size: prepare.layout([f"x{name}", "y.jsonl"], [size, 0])
+    assert layout(".jsonl", 0) == layout(".jsonl", 256 * gib) == (2048, 1 << 24)
+    assert layout(".jsonl.zst", 64 * gib) == (2048, 1 << 24)
+    assert layout(".parquet", 64 * gib + 1) == layout(".txt", 256 * gib + 4) == (4096, 1 << 25)
+    assert layout(".jsonl", 4 * 10**12) == (1 << 15, 1 << 28)  # 10^12 tokens
+    assert layout(".jsonl", 10**15) == (1 << 15, 1 << 28)
+
+
+def test_a_store_of_longer_blocks(corpus, tokenizer_path, reference, tmp_path, monkeypatch):
+    """The same stream, laid out as that of a huge input."""
+    monkeypatch.setattr(prepare, "layout", lambda files, sizes: (8192, 16_384))
+    manifest = run(corpus, tokenizer_path, tmp_path / "large", shard_tokens=None)
+    assert (manifest["block_size"], manifest["settings"]["shard_tokens"]) == (8192, 16_384)
+    verify.verify(tmp_path / "large")
+    for split in ("train", "eval"):
+        assert decoded(tmp_path / "large", split) == decoded(reference, split)
+    assert run(corpus, tokenizer_path, tmp_path / "large", shard_tokens=None) == manifest
+
+
+@pytest.mark.parametrize("fault", ["journal", "shard", "index", "tokens"])
 def test_an_unusable_journal_means_starting_afresh(
     corpus, tokenizer_path, reference, tmp_path, fault
 ):
@@ -110,9 +158,13 @@ def test_an_unusable_journal_means_starting_afresh(
     output = tmp_path / "other"
     with pytest.raises(KeyboardInterrupt):
         run(corpus, tokenizer_path, output, progress=stop)
-    names = {"journal": "progress.npz", "shard": "train-00000.arrayrecord"}
+    names = {"journal": "progress.json", "shard": "train-00000.arrayrecord"}
     path = output / names.get(fault, "train.starts.raw")
-    path.write_bytes(path.read_bytes()[:100])
+    if fault == "tokens":  # as after a power cut: the length is right
+        (path,) = output.glob("train-*.tokens.raw")
+        path.write_bytes(bytes(len(path.read_bytes())))
+    else:
+        path.write_bytes(path.read_bytes()[:100])
     run(corpus, tokenizer_path, output)
     assert same(reference, output)
 
@@ -188,7 +240,7 @@ def test_a_document_longer_than_a_shard(tokenizer_path, tmp_path):
     source = write_jsonl(tmp_path / "x.jsonl", ["short", long, "last"])
     run(source, tokenizer_path, tmp_path / "out", eval_fraction=0)
     assert decoded(tmp_path / "out", "train") == ["short", long, "last"]
-    store.verify(tmp_path / "out")
+    verify.verify(tmp_path / "out")
 
 
 def test_counts_reach_the_manifest(tokenizer_path, tmp_path):
@@ -226,15 +278,18 @@ except UserError as error:
 """
 
 
-def test_a_disk_that_takes_no_more(corpus, tokenizer_path, tmp_path):
-    """A limit on the size of files stands in for a full disk."""
+@pytest.mark.parametrize(
+    ("limit", "where"), [(20_000, "out"), (1 << 17, "train-00000.arrayrecord")]
+)
+def test_a_disk_that_takes_no_more(corpus, tokenizer_path, tmp_path, limit, where):
+    """A limit on the size of files stands in for a full disk: before a shard, and in its middle."""
     output = tmp_path / "out"
-    args = [sys.executable, "-c", LIMITED, corpus, tokenizer_path, str(output), "20000"]
+    args = [sys.executable, "-c", LIMITED, corpus, tokenizer_path, str(output), str(limit)]
     result = subprocess.run(args, check=True, capture_output=True, text=True)
-    assert "train-00000.arrayrecord: cannot be written" in result.stdout
+    assert f"{where}: cannot be written" in result.stdout
     assert not store.is_store(output)
     prepare.prepare(files.find_files(corpus), tokenizer_path, output)
-    store.verify(output)
+    verify.verify(output)
 
 
 def _ensure(path, cache_dir, log, **kwargs):

@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 
 from lmjax import paths
-from lmjax.data import cache, files, output, prepare, staging, store
+from lmjax.data import cache, files, output, prepare, staging, store, verify
 from lmjax.errors import UserError
 
 
@@ -39,7 +39,7 @@ def test_a_store_in_a_bucket_is_fetched_once(url, store_path, tmp_path):
     lines = []
     folder = ensure(url, tmp_path, lines.append)
     assert folder.startswith(str(tmp_path))
-    store.verify(folder)
+    verify.verify(folder)
     assert paths.files_below(folder) == paths.files_below(store_path)
     assert any("fetching" in line for line in lines)
     for name in paths.find(url)[1:]:  # what is here needs no more than the manifest
@@ -62,14 +62,14 @@ def test_an_interrupted_copy_goes_on(url, tmp_path, monkeypatch):
     )
     assert ensure(url, tmp_path) == folder
     assert fetched == ["train-00000.arrayrecord"]
-    store.verify(folder)
+    verify.verify(folder)
 
 
 def test_a_copy_that_has_lost_a_file_is_mended(url, tmp_path):
     folder = ensure(url, tmp_path)
     os.remove(os.path.join(folder, "train-00000.arrayrecord"))
     assert ensure(url, tmp_path) == folder
-    store.verify(folder)
+    verify.verify(folder)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax.data import chunks, store, tokenizer
+from lmjax.data import chunks, document_index, files, shard_readers, store, tokenizer, verify
 from lmjax.data.store import Store
 from lmjax.data.windows import Windows
 from lmjax.errors import UserError
@@ -35,13 +35,29 @@ def naive(texts, tokenizer_path, store_path):
     return expected
 
 
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """Reads a store as one of any size is read: a little at a time, one shard open."""
+    if request.param == "large":
+        monkeypatch.setattr(document_index, "_MAPPED_DOCUMENTS", 0)
+        monkeypatch.setattr(document_index, "_PAGE", 4)
+        monkeypatch.setattr(shard_readers, "_MAX_OPEN", 1)
+        monkeypatch.setattr(store, "_MAX_TOKENS_AT_ONCE", 10_000)
+    return request.param
+
+
 @pytest.mark.parametrize("split", ["train", "eval"])
+@pytest.mark.usefixtures("size")
 def test_equals_naive_concatenation(store_path, naive, split):
     stream, documents, origins = naive[split]
     opened = Store.open(store_path, split)
     assert opened.num_tokens == len(stream)
     assert opened.num_documents == len(origins)
     assert [opened.origin(i) for i in range(len(origins))] == origins
+    assert opened.documents_of(np.arange(len(stream))).tolist() == documents
+    bounds = [*np.flatnonzero(np.diff(documents, prepend=-1)), len(stream)]
+    for first, stop in ((0, len(origins)), (3, 9), (0, 1), (len(origins) - 2, len(origins))):
+        assert opened.bounds(first, stop).tolist() == bounds[first : stop + 1]
     rng = np.random.default_rng(0)
     for length in LENGTHS:
         starts = rng.integers(0, len(stream) + 3000, 40)
@@ -94,11 +110,55 @@ def test_uint32_tokens(tmp_path, store_path):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     opened = Store.open(folder, "train")
     assert np.array_equal(opened.read(np.array([0]), 5000)[0], ids)
-    store.verify(folder)
+    verify.verify(folder)
     manifest["tokenizer"]["vocab_size"] = 74_999
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="id 74999 is outside the vocabulary"):
-        store.verify(folder)
+        verify.verify(folder)
+
+
+LENGTHS_OF_DOCUMENTS = {
+    "even": lambda rng: rng.integers(1, 2000, 50_000),
+    "heavy tail": lambda rng: (rng.pareto(0.5, 50_000) + 1).clip(max=1e9).astype(np.int64),
+    "long, then short": lambda rng: np.repeat([10**7, 1], [500, 49_500]),
+    "short, then long": lambda rng: np.repeat([1, 10**7], [49_500, 500]),
+    "each longer than the last": lambda rng: (1.0005 ** np.arange(50_000)).astype(np.int64),
+}
+
+
+@pytest.mark.parametrize("kind", LENGTHS_OF_DOCUMENTS)
+def test_pages_are_few_whatever_the_lengths(tmp_path, monkeypatch, kind):
+    rng = np.random.default_rng(0)
+    lengths = LENGTHS_OF_DOCUMENTS[kind](rng)
+    starts, num_tokens = np.cumsum(lengths) - lengths, int(lengths.sum())
+    np.save(tmp_path / "starts.npy", starts.astype("<u8"))
+    pages, read = [], document_index.DocumentIndex._read
+    monkeypatch.setattr(document_index, "_MAPPED_DOCUMENTS", 0)
+    monkeypatch.setattr(document_index, "_PAGE", 16)
+    monkeypatch.setattr(
+        document_index.DocumentIndex, "_read", lambda *a: (pages.append(1), read(*a))[1]
+    )
+    index = document_index.DocumentIndex(str(tmp_path / "starts.npy"), len(starts), num_tokens)
+    position = np.concatenate([rng.integers(0, num_tokens, 500), rng.choice(starts, 500)])
+    documents, num_more, _ = index.find(position, position + 1)
+    assert (documents == np.searchsorted(starts, position, side="right") - 1).all()
+    assert not num_more.any()
+    assert len(pages) / 1000 < (4 if kind == "even" else 20)
+
+
+def test_shards_are_closed_again(store_path, monkeypatch):
+    monkeypatch.setattr(shard_readers, "_MAX_OPEN", 2)
+    opened = Store.open(store_path, "train")
+    starts = np.arange(0, opened.num_tokens, 1000)
+    expected = Store.open(store_path, "train").read(starts, 700)
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir())) if descriptors.exists() else 0
+    with ThreadPoolExecutor(8) as pool:
+        for got in pool.map(lambda _: opened.read(starts, 700), range(32)):
+            assert np.array_equal(got, expected)
+    assert len(opened._readers._open) == 2
+    if before:
+        assert len(list(descriptors.iterdir())) <= before + 2
 
 
 def test_pickles_small_and_is_shared_by_threads(store_path):
@@ -148,12 +208,46 @@ def test_incomplete_files_are_refused_at_opening(copy, file, fault):
 
 @pytest.mark.parametrize("file", [*FILES, "tokenizer/tokenizer.model"])
 def test_verify_finds_a_flipped_bit(copy, file):
-    store.verify(copy)
+    verify.verify(copy)
     content = bytearray((copy / file).read_bytes())
     content[len(content) // 2] ^= 4
     (copy / file).write_bytes(content)
     with pytest.raises(UserError, match=file):
-        store.verify(copy)
+        verify.verify(copy)
+
+
+def test_verify_checks_what_no_sha256_can(copy):
+    """Files that are as the manifest says, and make no sense."""
+    manifest = json.loads((copy / "manifest.json").read_text())
+    entry = manifest["splits"]["train"]
+
+    def damaged(name, change, message):
+        file, original = copy / entry[name]["file"], dict(entry[name])
+        content, array = file.read_bytes(), np.load(file)
+        change(array)
+        np.save(file, array)
+        entry[name] |= {"sha256": files.sha256(file)}
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(UserError, match=message):
+            verify.verify(copy)
+        file.write_bytes(content)
+        entry[name] = original
+
+    damaged("starts", lambda a: np.put(a, [5, 6], a[[6, 5]]), "starts.npy.*out of order")
+    damaged("starts", lambda a: np.put(a, 0, 1), "starts.npy.*out of order")
+    damaged("starts", lambda a: np.put(a, -1, 10**9), "starts.npy.*out of order")
+    damaged("origin", lambda a: np.put(a["file"], 3, 2), "origin.npy.*out of range")
+    entry["shards"].pop()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="train has not the shards of its tokens"):
+        verify.verify(copy)
+
+
+def test_verify_says_how_far_it_is(store_path):
+    seen = []
+    verify.verify(store_path, lambda done, total, tokens=None: seen.append((done, total)))
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] > 0
 
 
 def test_a_corrupt_record_is_named(copy):
