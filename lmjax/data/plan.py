@@ -40,6 +40,7 @@ _FOLDER = "plans"
 _META = "plan.json"
 _DTYPES = {"start": np.dtype("<u8"), "length": np.dtype("<u4"), "first": np.dtype("<u8")}
 _DOCUMENTS_AT_ONCE = 1 << 20
+_PARTS_AT_ONCE = 1 << 22  # of long documents, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,12 @@ def _planned(
 ) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Yields (tokens done, (start, length, row) of some parts, row by row from 0)."""
     cost_M = np.asarray(needs.cost)
-    for begin in range(0, store.num_documents, _DOCUMENTS_AT_ONCE):
-        end = min(begin + _DOCUMENTS_AT_ONCE, store.num_documents)
-        bound_N = store.bounds(begin, end)
+    end = 0
+    while (begin := end) < store.num_documents:
+        bound_N = store.bounds(begin, min(begin + _DOCUMENTS_AT_ONCE, store.num_documents))
+        most = bound_N[0] + _PARTS_AT_ONCE * needs.longest
+        bound_N = bound_N[: max(np.searchsorted(bound_N, most, side="right"), 2)]
+        end = begin + len(bound_N) - 1
         text_N = np.diff(bound_N) - needs.closes_rows
         num_N = -(-text_N // needs.longest)
         document_K = np.repeat(np.arange(len(text_N)), num_N)
