@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -40,6 +41,7 @@ _FOLDER = "plans"
 _META = "plan.json"
 _DTYPES = {"start": np.dtype("<u8"), "length": np.dtype("<u4"), "first": np.dtype("<u8")}
 _DOCUMENTS_AT_ONCE = 1 << 20
+_MAPPED_BYTES = 1 << 26
 _PARTS_AT_ONCE = 1 << 22  # of long documents, which bounds the memory
 
 
@@ -97,13 +99,14 @@ class Plan:
         meta = json.loads(content)
         self.num_rows: int = meta["num_rows"]
         self.fill: float = meta["fill"]
-        arrays = {}
-        for name, entry in meta["files"].items():
+        for entry in meta["files"].values():
             file = os.path.join(path, entry["file"])
             if not os.path.isfile(file) or os.path.getsize(file) != entry["bytes"]:
                 raise UserError(f"{file}: not as it was written; delete {path} to plan anew")
-            arrays[name] = np.memmap(file, _DTYPES[name], mode="r")
-        self._start_K, self._length_K, self._first_R = (arrays[name] for name in _DTYPES)
+        self._columns = {
+            name: _Column(os.path.join(path, entry["file"]), _DTYPES[name])
+            for name, entry in meta["files"].items()
+        }
 
     def __reduce__(self) -> tuple:
         return Plan, (self.path,)
@@ -120,12 +123,42 @@ class Plan:
         """
         row_B = np.asarray(row_B, np.int64)
         real_B = row_B < self.num_rows
-        first_B = self._first_R[np.where(real_B, row_B, 0)].astype(np.int64)
-        stop_B = self._first_R[np.where(real_B, row_B, -1) + 1].astype(np.int64)
-        num_B = np.where(real_B, stop_B - first_B, 0)
+        begin_B = np.where(real_B, row_B, 0)
+        bounds_B2 = self._columns["first"].slices(begin_B, np.full_like(row_B, 2)).reshape(-1, 2)
+        first_B, num_B = bounds_B2[:, 0], np.where(real_B, np.diff(bounds_B2)[:, 0], 0)
         slot_D = np.repeat(np.arange(len(row_B)), num_B)
-        part_D = np.arange(len(slot_D)) - np.repeat(np.cumsum(num_B) - num_B - first_B, num_B)
-        return slot_D, self._start_K[part_D].astype(np.int64), self._length_K[part_D].astype(int)
+        return (
+            slot_D,
+            self._columns["start"].slices(first_B, num_B),
+            self._columns["length"].slices(first_B, num_B),
+        )
+
+
+class _Column:
+    """A file of integers: a small one is mapped, a large one read where it is asked for.
+
+    A map of gigabytes would come to be counted to each process (docs/decisions.md).
+    """
+
+    def __init__(self, file: str, dtype: np.dtype) -> None:
+        self._dtype, self._mapped = dtype, None
+        if os.path.getsize(file) <= _MAPPED_BYTES:
+            self._mapped = np.memmap(file, dtype, mode="r")
+        else:
+            self._descriptor = os.open(file, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+
+    def slices(self, begin_B: np.ndarray, num_B: np.ndarray) -> np.ndarray:
+        """Items begin ... begin + num - 1 of each, one behind the other, int64."""
+        if self._mapped is not None:
+            index = np.arange(num_B.sum()) - np.repeat(np.cumsum(num_B) - num_B - begin_B, num_B)
+            return self._mapped[index].astype(np.int64)
+        size = self._dtype.itemsize
+        data = [
+            os.pread(self._descriptor, num * size, begin * size)
+            for begin, num in zip(begin_B.tolist(), num_B.tolist(), strict=True)
+        ]
+        return np.frombuffer(b"".join(data), self._dtype).astype(np.int64)
 
 
 def ensure(

@@ -159,6 +159,15 @@ def test_a_plan_is_made_once_and_told_from_others(store):
         plan.ensure(store, "pack", sizes, "unused")
 
 
+def test_a_large_plan_is_read_as_a_small_one(store, monkeypatch):
+    made = plan.ensure(store, "pack", plan.sizes(OBJECTIVES[0]), "unused")
+    rows = np.array([5, 0, made.num_rows, made.num_rows - 1])
+    monkeypatch.setattr(plan, "_MAPPED_BYTES", 0)
+    for small, large in zip(made.parts(rows), plan.Plan(made.path).parts(rows), strict=True):
+        assert np.array_equal(small, large)
+        assert small.dtype == large.dtype
+
+
 def test_a_store_that_cannot_be_written_leaves_its_plans_in_the_cache(store, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     made = plan.ensure(store, "pack", plan.sizes(CausalLM(seq_len=48)), str(tmp_path))
