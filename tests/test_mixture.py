@@ -1,0 +1,244 @@
+"""Several texts in one run: from the config to the metrics and the checkpoint."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import small_run
+from small_run import CORPUS
+
+from lmjax import config_file, objectives, runner
+from lmjax import fields as fields_lib
+from lmjax.data import cache, mixture, prepare
+from lmjax.errors import UserError
+from lmjax.train import data as data_lib
+from lmjax.train import metrics, setup, workdir
+from lmjax.train.state import token_counts, total_tokens
+
+NAMES = ("large", "middle", "small")
+QUIET = {"log": lambda line: None}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three texts, and a config that mixes them."""
+    folder = tmp_path_factory.mktemp("mixture")
+    lines = CORPUS.read_text().splitlines(keepends=True)
+    parts = (lines[:40], lines[60:75], lines[200:206])
+    for name, part in zip(NAMES, parts, strict=True):
+        (folder / f"{name}.jsonl").write_text("".join(part))
+    config = small_run.config("bundled:corpus_small", folder / "cache")
+    fields = f"sources={sources(folder)!r}, temperature=2.0, eval_fraction=0.15"
+    config = config.replace("eval_fraction=0.1", fields).replace("num_layers=2", "num_layers=1")
+    (folder / "config.py").write_text(config)
+    return folder
+
+
+def sources(folder, names=NAMES):
+    return tuple((name, f"{folder}/{name}.jsonl") for name in names)
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    raw = config_file.load(f"{folder}/config.py")
+    return config_file.make(raw, {"train.global_batch_size": 16})
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """A run on raw text, which nothing disturbed."""
+    assert runner.train(runner.Request(f"{folder}/config.py", f"{folder}/run")) == 0
+    return folder / "run"
+
+
+def rows(workdir, split=None):
+    found = small_run.comparable(metrics.read(workdir / "metrics.jsonl"))
+    return [row for row in found if split in (None, row["split"])]
+
+
+def of_sources(row, field):
+    return np.array([row.get(f"{field}/{name}", np.nan) for name in NAMES])
+
+
+def test_one_tokenizer_is_trained_on_all_texts(finished):
+    stores = [json.loads(p.read_bytes()) for p in finished.parent.glob("cache/stores/*/man*.json")]
+    assert len(stores) == 3
+    assert len({store["tokenizer"]["sha256"] for store in stores}) == 1
+    assert len(list(finished.parent.glob("cache/tokenizers/*/"))) == 1
+
+
+def test_numbers_of_the_sources_add_up_to_the_whole(finished):
+    stores = data_lib.open_stores(workdir.read(finished).config).train
+    num_rows = np.array([-(-store.num_tokens // 32) for store in stores])
+    share = mixture.shares([store.num_tokens for store in stores], 2.0)
+    before = np.zeros(3)
+    for row in rows(finished, "train"):
+        tokens = of_sources(row, "tokens")
+        assert tokens.sum() == row["tokens"]
+        mean = np.average(of_sources(row, "loss"), weights=tokens - before)
+        assert mean == pytest.approx(row["loss"], rel=1e-6)
+        used = of_sources(row, "epochs") * num_rows
+        assert used.sum() == pytest.approx(8 * row["step"])
+        assert np.abs(used - 8 * row["step"] * np.array(share)).max() < 1.01
+        before = tokens
+    held_out = rows(finished, "eval")
+    assert len(held_out) == 3
+    for row in held_out:
+        tokens = of_sources(row, "tokens")
+        assert tokens.sum() == row["tokens"] <= 2 * 8 * 32
+        assert np.average(of_sources(row, "loss"), weights=tokens) == pytest.approx(row["loss"])
+
+
+def test_the_log_says_what_is_mixed(finished):
+    log = (finished / "lmjax.log").read_text()
+    for name in NAMES:
+        assert f"INFO   {name:6} " in log
+    assert "of sources: large " in log
+
+
+def test_a_resumed_run_is_the_same_with_its_stores_elsewhere(finished, tmp_path):
+    resumed = tmp_path / "run"
+    shutil.copytree(finished, resumed)
+    shutil.rmtree(resumed / "checkpoints/24")
+    stores = data_lib.open_stores(workdir.read(finished).config).train
+    moved = tuple((name, str(tmp_path / name)) for name in NAMES)
+    for store, (_, path) in zip(stores, moved, strict=True):
+        shutil.copytree(store.path, path)
+    assert runner.train(runner.Request(None, str(resumed), {"data.sources": moved})) == 0
+    assert rows(resumed) == rows(finished)
+    mine, theirs = (small_run.parameters(w / "checkpoints/24") for w in (resumed, finished))
+    small_run.assert_same_bits(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data.sources": (("small", "a"), ("large", "b"))}, "large middle small, .* small large"),
+        ({"data.temperature": 1.0}, "data.temperature belongs to the recipe"),
+        ({"data.weights": (1.0, 1.0, 1.0)}, "data.weights belongs to the recipe"),
+    ],
+)
+def test_a_run_keeps_its_recipe(finished, overrides, message):
+    with pytest.raises(UserError, match=message):
+        runner.train(runner.Request(None, str(finished), overrides))
+
+
+def test_another_text_of_the_same_name_is_refused(finished):
+    changed = dict(sources(finished.parent)) | {"small": f"{finished.parent}/middle.jsonl"}
+    overrides = {"data.sources": tuple(changed.items())}
+    overrides["tokenizer.path"] = str(finished / "tokenizer")
+    with pytest.raises(UserError, match="data_sha256/small of the data"):
+        runner.train(runner.Request(None, str(finished), overrides))
+
+
+def test_another_mixture_starts_from_its_weights(finished, tmp_path):
+    """With the optimizer's moments, though it counts other sources; held out by a text."""
+    overrides = {
+        "data.sources": sources(finished.parent, NAMES[:2]),
+        "data.weights": (3, 1),
+        "data.temperature": 1.0,
+        "data.eval_path": f"{finished.parent}/small.jsonl",
+        "train.init_from": str(finished),
+        "train.init_optimizer": True,
+        "train.num_steps": 4,
+        "eval.every": 4,
+        "log.every": 4,
+    }
+    request = runner.Request(f"{finished.parent}/config.py", str(tmp_path / "run"), overrides)
+    assert runner.train(request) == 0
+    train, held_out = rows(tmp_path / "run")
+    assert [train[f"tokens/{name}"] for name in NAMES[:2]] == [24 * 32, 8 * 32]
+    assert train["loss"] < rows(finished, "train")[0]["loss"]
+    assert not [field for field in held_out if "/" in field]
+
+
+class Run:
+    """Two steps on some devices, in micro-batches."""
+
+    def __init__(self, config, devices, micro):
+        config = fields_lib.replace(config, {"train.micro_batch_size": micro})
+        stores = data_lib.open_stores(config)
+        config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
+        ids = setup.make_ids(config, stores.tokenizer)
+        program = setup.make_program(config, jax.devices()[:devices], ids)
+        self.data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
+        self.batches = self.data.train_batches(program)
+        with program.context():
+            steps, state = setup.make_steps(program, self.data.tables), program.init()
+            for step in range(2):
+                state, got = steps(state, self.batches(step), fresh=step == 0)
+        self.got = jax.device_get(got)
+
+
+@pytest.fixture(scope="module")
+def on_one_device(config):
+    return Run(config, 1, 16)
+
+
+@pytest.mark.parametrize(("devices", "micro"), [(2, 8), pytest.param(8, 8, marks=pytest.mark.slow)])
+def test_devices_and_micro_batches_change_nothing(config, on_one_device, devices, micro):
+    one, other = on_one_device, Run(config, devices, micro)
+    for step in range(2):
+        mine, theirs = one.batches(step), other.batches(step)
+        assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+    assert token_counts(one.got["tokens"]) == token_counts(other.got["tokens"])
+    assert total_tokens(one.got["tokens"]) == 2 * 16 * 32
+    for name, value in one.got["window"].items():
+        np.testing.assert_allclose(other.got["window"][name], value, rtol=1e-4)
+    nats = one.got["window"]["source_nats"]
+    assert nats.shape == (3,)
+    assert nats.sum() == pytest.approx(one.got["window"]["nats"], rel=1e-5)
+
+
+def test_shares_of_real_batches_and_epochs_of_each_source(config):
+    stores = data_lib.open_stores(config)
+    config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
+    objective = objectives.make(config, setup.make_ids(config, stores.tokenizer))
+    batches = data_lib.all_train_batches(config, stores, objective)
+    sizes = [len(rows) for rows in batches.sources]
+    made = [batches(step) for step in range(2 * sum(sizes) // 16)]
+    source, window, inputs = (
+        np.concatenate([batch[name] for batch in made])
+        for name in ("source", "info/window", "inputs")
+    )
+    counts = np.cumsum(source[:, None] == np.arange(3), axis=0)
+    wanted = np.outer(np.arange(len(source)) + 1, batches.mixture.share_K)
+    assert np.abs(counts - wanted).max() < 1 + 3 * len(source) / mixture.PERIOD
+    for k, size in enumerate(sizes):
+        order = window[source == k]
+        epochs = order[: len(order) // size * size].reshape(-1, size)
+        assert len(epochs) == (1, 2, 14)[k]
+        assert (np.sort(epochs, axis=1) == np.arange(size)).all()
+        text = stores.train[k].read(32 * order[:5], 32)
+        assert np.array_equal(inputs[source == k][:5], text)
+
+
+def test_raw_text_takes_the_tokenizer_of_the_stores_beside_it(finished, tmp_path):
+    def prepared(name, tokenizer):
+        output = str(tmp_path / f"{name}_store")
+        prepare.prepare([f"{finished.parent}/{name}.jsonl"], tokenizer, output, eval_fraction=0.2)
+        return output
+
+    first = prepared("small", str(finished / "tokenizer"))
+    paths = [f"{finished.parent}/large.jsonl", first]
+    found = cache.shared_tokenizer(paths, str(tmp_path), **QUIET)
+    assert found == f"{first}/tokenizer"
+    assert cache.shared_tokenizer(paths[:1], str(tmp_path), **QUIET) is None
+    other = cache.ensure_tokenizer(
+        paths[:1],
+        vocab_size=500,
+        model_type="bpe",
+        character_coverage=0.9995,
+        sample_bytes=100_000,
+        text_key="text",
+        text_split="file",
+        cache_dir=str(tmp_path),
+        **QUIET,
+    )
+    second = prepared("middle", other)
+    with pytest.raises(UserError) as caught:
+        cache.shared_tokenizer([*paths, second], str(tmp_path), **QUIET)
+    for part in (first, second, f"--tokenizer={first}/tokenizer"):
+        assert part in str(caught.value)
