@@ -1,6 +1,7 @@
 """Several texts in one run: from the config to the metrics and the checkpoint."""
 
 import json
+import shlex
 import shutil
 
 import jax
@@ -9,12 +10,13 @@ import pytest
 import small_run
 from small_run import CORPUS
 
-from lmjax import config_file, objectives, runner
+from lmjax import cli, config_file, families, objectives, runner
 from lmjax import fields as fields_lib
 from lmjax.data import cache, mixture, prepare
 from lmjax.errors import UserError
+from lmjax.export import card, facts, recipe, sections
+from lmjax.train import copied_checkpoints, metrics, setup, workdir
 from lmjax.train import data as data_lib
-from lmjax.train import metrics, setup, workdir
 from lmjax.train.state import token_counts, total_tokens
 
 NAMES = ("large", "middle", "small")
@@ -242,3 +244,29 @@ def test_raw_text_takes_the_tokenizer_of_the_stores_beside_it(finished, tmp_path
         cache.shared_tokenizer([*paths, second], str(tmp_path), **QUIET)
     for part in (first, second, f"--tokenizer={first}/tokenizer"):
         assert part in str(caught.value)
+
+
+def test_the_card_names_the_sources(finished):
+    with copied_checkpoints.reading(str(finished / "checkpoints")) as (checkpoints, step):
+        found = facts.gather(str(finished), step, checkpoints.meta(step))
+    fmt = families.FORMATS["gpt2"][1]
+    subject = sections.Subject(found, fmt, {"bos": 1, "eos": 1}, "float32", None, None)
+    content = str(card.make(subject))
+    last = rows(finished, "eval")[-1]
+    stores = data_lib.open_stores(found.config).train
+    share = mixture.shares([store.num_tokens for store in stores], 2.0)
+    for k, (name, store) in enumerate(zip(NAMES, stores, strict=True)):
+        (line,) = [line for line in content.splitlines() if line.startswith(f"| {name} |")]
+        assert f"| {share[k]:.4%} |" in line
+        assert f"{store.num_documents:,} documents, {store.num_tokens:,} tokens" in line
+        assert line.endswith(f"| {last[f'loss/{name}']} |")
+        assert f"{name} `{store.manifest_sha256}`" in content
+    assert f"{sum(store.num_tokens for store in stores):,} tokens" in content
+    assert "to the power of 1 / 2;" in content
+    assert str(finished.parent) not in content
+    public = recipe.public(found.run).config
+    assert public.data.sources == tuple((name, f"{name}.jsonl") for name in NAMES)
+    flags = shlex.split(recipe.command(public))
+    flag = next(flag for flag in flags if flag.startswith("--config.data.sources="))
+    again = cli.parse_overrides([flag])["data.sources"]
+    assert again == tuple((name, "TEXT_OR_STORE") for name in NAMES)
