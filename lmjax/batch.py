@@ -160,9 +160,9 @@ def rows(batch: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
     return {k: v[start:stop] for k, v in batch.items()}
 
 
-def num_real_tokens(batch: Mapping[str, Any]) -> Any:
-    """Number of ids that are no padding, an integer scalar (numpy or JAX, as the batch)."""
-    return sum((v > 0).sum() for k, v in batch.items() if k.endswith("segment_ids"))
+def num_real_tokens(batch: Mapping[str, Any], axis: int | None = None) -> Any:
+    """Number of ids that are no padding, in all or (axis 1) of each row: integers, as the batch."""
+    return sum((v > 0).sum(axis=axis) for k, v in batch.items() if k.endswith("segment_ids"))
 
 
 def check(batch: Mapping[str, np.ndarray], spec: Spec) -> None:

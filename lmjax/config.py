@@ -12,7 +12,8 @@ a resumed run accepts the change and records it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -265,7 +266,9 @@ class ObjectiveConfig(Section):
 class TokenizerConfig(Section):
     """A tokenizer to use, or how to train one on the run's own text."""
 
-    path: str | None = free(None, "folder of a trained tokenizer; None: train one on data.path")
+    path: str | None = free(
+        None, "folder of a trained tokenizer; None: the stores' own, or one trained on the text"
+    )
     vocab_size: int = fixed(32_000, "number of ids, special tokens and bytes included", ge=300)
     model_type: Literal["unigram", "bpe"] = fixed("bpe", "SentencePiece model")
     character_coverage: float = fixed(
@@ -276,12 +279,23 @@ class TokenizerConfig(Section):
     )
 
 
+_BUNDLED = "bundled:corpus_small"
+
+
 class DataConfig(Section):
     """Where the text is and how it becomes rows."""
 
     path: str = free(
-        "bundled:corpus_small",
-        "a prepared store, or raw text: files, globs or folders, comma-separated",
+        _BUNDLED, "a prepared store, or raw text: files, globs or folders, comma-separated"
+    )
+    sources: tuple[tuple[str, str], ...] = free(
+        (), "several texts to mix, pairs (name, path), instead of data.path; names stay as they are"
+    )
+    weights: tuple[Annotated[float, pydantic.Field(gt=0)], ...] | None = fixed(
+        None, "what the rows of each source are in proportion to; None: to its tokens"
+    )
+    temperature: float = fixed(
+        1.0, "shares go with weight^(1 / temperature): above 1 it evens them out", gt=0
     )
     eval_path: str | None = free(None, "held-out store or text; None: a part of data.path")
     eval_fraction: float = fixed(0.01, "share of documents held out, by hash", ge=0, lt=1)
@@ -304,6 +318,64 @@ class DataConfig(Section):
         None, "threads that tokenise raw text; None: one per core", gt=0
     )
     cache_dir: str = free("~/.cache/lmjax", "where raw text is kept once tokenised")
+
+    @pydantic.field_validator("sources", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and all(
+            isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(x, str) for x in pair)
+            for pair in value
+        ):
+            return value
+        raise ValueError("not pairs of a name and a path; write (('en', 'PATH'), ('es', 'PATH'))")
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if not self.sources:
+            for name in ("weights", "temperature"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"data.{name}={getattr(self, name)} is for a mixture; name its texts in "
+                        "data.sources, or leave it out"
+                    )
+            return self
+        names = [name for name, _ in self.sources]
+        if self.path != _BUNDLED:
+            raise ValueError(
+                f"data.path={self.path!r} and data.sources are two ways to say what to train on; "
+                f"leave data.path at its default ({_BUNDLED!r}), or data.sources out"
+            )
+        if len(names) == 1:
+            raise ValueError("data.sources has one text; a mixture takes two, data.path takes one")
+        for name in names:
+            if not re.fullmatch(r"[\w.-]+", name):
+                raise ValueError(
+                    f"data.sources has a text called {name!r}, and metrics will be named by it; "
+                    "use letters, digits, '_', '-' and '.'"
+                )
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"data.sources calls two texts {name!r}; give each a name of its own"
+                )
+        for name, path in self.sources:
+            if not path:
+                raise ValueError(f"data.sources says no path for {name!r}; name a store or text")
+        if self.weights is not None and len(self.weights) != len(names):
+            raise ValueError(
+                f"data.weights has {len(self.weights)} numbers for the {len(names)} texts of "
+                "data.sources; give one for each, in their order"
+            )
+        return self
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the texts of a mixture; empty where there is one text."""
+        return tuple(name for name, _ in self.sources)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What is trained on, text by text."""
+        return tuple(path for _, path in self.sources) or (self.path,)
 
 
 WeightDecay = tuple[tuple[str, float], ...]

@@ -134,7 +134,7 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     try:
         _check_data(checkpoints, data, folder.name)
         folder.write(RunConfig(config, run.source, run.changes))
-        folder.keep_tokenizer(stores.train.tokenizer_path, replace=imported is not None)
+        folder.keep_tokenizer(stores.train[0].tokenizer_path, replace=imported is not None)
         folder.sync()
         with program.context():
             steps = setup.make_steps(program, data.tables)
@@ -145,12 +145,14 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
 
 def _check_hosts(config: Config) -> None:
     """Refuses raw text on several hosts: each would tokenise it, and train a tokenizer, itself."""
-    if jax.process_count() > 1 and not cache.is_prepared(config.data.path):
-        raise UserError(
-            f"config.data.path={config.data.path} is raw text, and this run has "
-            f"{jax.process_count()} hosts; prepare it once with tools/prepare_data.py and give "
-            "all of them that store"
-        )
+    if jax.process_count() == 1:
+        return
+    for path in config.data.paths:
+        if not cache.is_prepared(path):
+            raise UserError(
+                f"{path} is raw text, and this run has {jax.process_count()} hosts; prepare it "
+                "once with tools/prepare_data.py and give all of them that store"
+            )
 
 
 def _check_data(
@@ -191,6 +193,7 @@ def _evaluate(run: _Run, state: TrainState, on_chunk: Callable[[int, int], None]
         run.steps.eval_step,
         run.program.place,
         on_chunk,
+        run.data.names,
     )
 
 
@@ -220,7 +223,8 @@ def train(request: Request) -> int:
             console.line(line)
         if warning := describe.memory_warning(run.program):
             logger.warning(warning)
-        console.line(describe.data_line(run.program, run.data))
+        for line in describe.data_lines(run.program, run.data):
+            console.line(line)
         if run.pieces is not None and (line := describe.words_line(run.pieces)):
             console.line(line)
         restored = _restore(run)
@@ -239,6 +243,8 @@ def train(request: Request) -> int:
             exact_likelihood=run.program.objective.exact_likelihood,
             flops_per_token=flops.flops_per_token(run.config.model, run.program.row).full,
             peak_flops=_peak_flops(run.program),
+            names=run.data.names,
+            epochs=lambda step: run.data.epochs(step * train_config.global_batch_size),
         )
         try:
             console.start(start, train_config.num_steps)
@@ -310,6 +316,8 @@ def _save(run: _Run, reporter: Reporter, step: int, state: TrainState) -> None:
     with reporter.paused():
         run.folder.sync()
         meta = {"seed": run.config.train.seed, "hardware": run.program.hardware()}
+        if run.data.shares:
+            meta["shares"] = run.data.shares
         run.checkpoints.save(step, state, meta | run.data.identity())
 
 
@@ -352,7 +360,10 @@ def inspect(request: Request, steps: range, max_rows: int, output: str | None) -
     config, batches, stores = train_batches(request)
     if output is None:
         shown = inspect_lib.Inspector(
-            batches, stores.train, stores.tokenizer, setup.make_ids(config, stores.tokenizer)
+            batches,
+            stores.tokenizer,
+            setup.make_ids(config, stores.tokenizer),
+            config.data.source_names,
         )
         shown.show(make_console(), steps, max_rows)
     else:

@@ -90,6 +90,9 @@ EVAL = "main --mode=eval --workdir={at}/"
 SCORE = "score --output={at}/scores.jsonl --workdir={at}/run "
 PREPARE = "prepare_data --tokenizer={at}/run/tokenizer --input={at}/text.jsonl "
 
+TEXT = "--config.data.path=bundled:corpus_small "
+MIXED = "--config.data.sources=(('a','{at}/store'),('b','{at}/other_store'))"
+
 # (command, words of the cause, words of the fix)
 MISTAKES = [
     # what is written on the command line
@@ -133,6 +136,17 @@ MISTAKES = [
     (NEW + "--config.data.path={at}/torn.jsonl.gz", "cannot be read", "fetch or compress it again"),
     (NEW + "--config.data.path={at}/one.txt", "one document", "text_split=paragraph"),
     (NEW + "--config.data.eval_path={at}/text.jsonl", "what it trains on", "eval_path unset"),
+    # mixtures
+    (NEW + "--config.data.sources=('en','{at}/store')", "not pairs", "write (('en', 'PATH'),"),
+    (NEW + TEXT + MIXED.replace("'b'", "'a'"), "calls two texts 'a'", "a name of its own"),
+    (NEW + TEXT + MIXED.replace("'b'", "'b/c'"), "called 'b/c'", "use letters"),
+    (NEW + MIXED, "data.path=", "leave data.path at its default"),
+    (NEW + TEXT + MIXED + " --config.data.weights=(1,2,3)", "3 numbers", "one for each"),
+    (NEW + TEXT + MIXED + " --config.data.weights=(1,-2)", "weights=-2", "greater than 0"),
+    (NEW + "--config.data.temperature=2.0", "is for a mixture", "data.sources"),
+    (NEW + TEXT + MIXED, "different tokenizers", "--tokenizer={at}/store/tokenizer"),
+    (NEW + TEXT + MIXED.replace("other_store", "empty.txt"), "no documents", "check the input"),
+    (EVAL + "run " + TEXT + MIXED, "started with (one text)", "another --workdir"),
     # tokenizers and stores
     (NEW + "--config.tokenizer.path={at}/nowhere", "not a tokenizer", "tools/train_tokenizer.py"),
     (
@@ -187,7 +201,7 @@ def test_a_mistake_explains_itself(at, command, cause, fix, monkeypatch):
     monkeypatch.setenv("HF_TOKEN_PATH", str(at / "no_token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(at / "no_token"))
-    explained(tool_run.run(*command.format(at=at).split(" ")), cause, fix)
+    explained(tool_run.run(*command.format(at=at).split(" ")), cause, fix.format(at=at))
 
 
 def test_raw_text_for_several_hosts(at, monkeypatch):

@@ -1,4 +1,4 @@
-"""From whatever `data.path` names to a token store, tokenised at most once.
+"""From whatever `data.path` or `data.sources` names to token stores, tokenised at most once.
 
 A prepared store is used where it is, one in a bucket from a local copy. Raw text is tokenised into
 the cache folder, under a key made of the files (name, size, time of change) and the settings, so
@@ -58,27 +58,24 @@ def ensure_store(
     Raises:
       UserError: as the readers, the training and `prepare`; or the store has another tokenizer.
     """
-    if _is_url_of_store(path):
-        path = staging.fetch(path, cache_dir, log)
-    if store.is_store(path):
-        return _existing(path, tokenizer_path)
-    files = files_lib.find_files(path)
-    cache_dir = os.path.expanduser(cache_dir)
-    text = {"files": _identity(files), "text_key": text_key, "text_split": text_split}
+    prepared = _prepared(path, cache_dir, log)
+    if prepared is not None:
+        return _existing(prepared, tokenizer_path)
+    text = {"text_key": text_key, "text_split": text_split}
     if tokenizer_path is None:
-        training = {
-            "vocab_size": vocab_size,
-            "model_type": model_type,
-            "character_coverage": character_coverage,
-            "sample_bytes": sample_bytes,
-        }
-        key = _key({**text, **training})
-        tokenizer_path = os.path.join(cache_dir, "tokenizers", key)
-        split = {"text_key": text_key, "text_split": text_split}
-        _ensure_tokenizer(files, tokenizer_path, {**training, **split}, log)
-    sha256 = tokenizer_lib.load(tokenizer_path).sha256
-    key = _key({**text, "eval_fraction": eval_fraction, "tokenizer": sha256})
-    output = os.path.join(cache_dir, "stores", key)
+        tokenizer_path = ensure_tokenizer(
+            [path],
+            vocab_size=vocab_size,
+            model_type=model_type,
+            character_coverage=character_coverage,
+            sample_bytes=sample_bytes,
+            cache_dir=cache_dir,
+            log=log,
+            **text,
+        )
+    files, sha256 = files_lib.find_files(path), tokenizer_lib.load(tokenizer_path).sha256
+    identity = {"files": _identity(files), "eval_fraction": eval_fraction, "tokenizer": sha256}
+    output = os.path.join(os.path.expanduser(cache_dir), "stores", _key({**text, **identity}))
     if store.is_store(output):
         log(f"using the tokens of {path} prepared before: {output}")
         return output
@@ -88,41 +85,103 @@ def ensure_store(
             files,
             tokenizer_path,
             output,
-            text_key=text_key,
-            text_split=text_split,
             eval_fraction=eval_fraction,
             num_workers=num_workers,
             progress=show,
             log=log,
+            **text,
         )
     log(progress.summary(manifest))
     return output
 
 
+def ensure_tokenizer(
+    texts: Sequence[str],
+    *,
+    vocab_size: int | None,
+    model_type: str | None,
+    character_coverage: float | None,
+    sample_bytes: int | None,
+    text_key: str,
+    text_split: str,
+    cache_dir: str,
+    log: Log,
+) -> str:
+    """Folder of the tokenizer trained on raw text, now or before.
+
+    Args:
+      texts: as `find_files` understands them; it is trained on all of them together.
+      The others: as of `ensure_store`.
+
+    Raises:
+      UserError: as the readers and the training.
+    """
+    files = [file for path in texts for file in files_lib.find_files(path)]
+    settings = {
+        "vocab_size": vocab_size,
+        "model_type": model_type,
+        "character_coverage": character_coverage,
+        "sample_bytes": sample_bytes,
+        "text_key": text_key,
+        "text_split": text_split,
+    }
+    key = _key({"files": _identity(files), **settings})
+    folder = os.path.join(os.path.expanduser(cache_dir), "tokenizers", key)
+    with files_lib.writing(folder):
+        os.makedirs(folder, exist_ok=True)
+    with files_lib.locked(folder, f"trains the tokenizer {folder}", log):
+        if os.path.exists(os.path.join(folder, tokenizer_lib.CONFIG_FILE)):
+            log(f"using the tokenizer trained on this text before: {folder}")
+        else:
+            tokenizer_training.train(files, folder, log=log, **settings)
+    return folder
+
+
+def shared_tokenizer(texts: Sequence[str], cache_dir: str, log: Log) -> str | None:
+    """Folder of the tokenizer of the prepared stores among some texts; None: there are none.
+
+    Raises:
+      UserError: two of them have different ones.
+    """
+    found: tuple[str, str, str] | None = None
+    for path in texts:
+        if (folder := _prepared(path, cache_dir, log)) is None:
+            continue
+        sha256 = store.read_manifest(folder)[0]["tokenizer"]["sha256"]
+        if found is None:
+            found = path, folder, sha256
+        elif found[2] != sha256:
+            raise UserError(
+                f"{found[0]} and {path}: were tokenised with different tokenizers; prepare one of "
+                f"them again with tools/prepare_data.py --tokenizer={found[1]}/{store.TOKENIZER}"
+            )
+    return found and os.path.join(os.path.expanduser(found[1]), store.TOKENIZER)
+
+
 def open_eval(
     eval_path: str | None,
-    train_store: str,
+    train_stores: Sequence[str],
     *,
     text_key: str,
     text_split: str,
     cache_dir: str,
     num_workers: int | None,
     log: Log,
-) -> store.Store:
+) -> tuple[store.Store, ...]:
     """The held-out documents of a run.
 
-    Without `eval_path` they are the "eval" split of `train_store`. Else they are all of the text
-    that `eval_path` names, tokenised with the tokenizer of `train_store`, or the "train" split of
-    the store it names, which must have the same tokenizer.
+    Without `eval_path` they are the "eval" split of each of `train_stores`. Else they are all of
+    the text that `eval_path` names, tokenised with the tokenizer that those share, or the "train"
+    split of the store it names, which must have the same tokenizer.
 
     Raises:
       UserError: as `ensure_store` and `Store.open`.
     """
     if eval_path is None:
-        return store.Store.open(train_store, "eval")
+        return tuple(store.Store.open(folder, "eval") for folder in train_stores)
     folder = ensure_store(
         eval_path,
-        tokenizer_path=os.path.join(train_store, store.TOKENIZER),
+        tokenizer_path=os.path.join(train_stores[0], store.TOKENIZER),
         text_key=text_key,
         text_split=text_split,
         eval_fraction=0.0,
@@ -130,9 +189,9 @@ def open_eval(
         num_workers=num_workers,
         log=log,
     )
-    if os.path.realpath(folder) == os.path.realpath(train_store):
+    if os.path.realpath(folder) in map(os.path.realpath, train_stores):
         raise UserError(f"{eval_path}: evaluates on what it trains on; leave data.eval_path unset")
-    return store.Store.open(folder, "train")
+    return (store.Store.open(folder, "train"),)
 
 
 def is_prepared(path: str) -> bool:
@@ -145,6 +204,13 @@ def _is_url_of_store(path: str) -> bool:
     return paths.is_remote(path) and one_folder and staging.is_store(path)
 
 
+def _prepared(path: str, cache_dir: str, log: Log) -> str | None:
+    """The folder of a prepared store, a local copy of one in a bucket; None: this is raw text."""
+    if _is_url_of_store(path):
+        return staging.fetch(path, cache_dir, log)
+    return path if store.is_store(path) else None
+
+
 def _existing(path: str, tokenizer_path: str | None) -> str:
     manifest, _ = store.read_manifest(path)
     if tokenizer_path is not None:
@@ -155,18 +221,6 @@ def _existing(path: str, tokenizer_path: str | None) -> str:
                 "prepare the text again, or leave tokenizer.path unset to use the store's own"
             )
     return os.path.abspath(os.path.expanduser(path))
-
-
-def _ensure_tokenizer(
-    files: Sequence[str], folder: str, settings: dict[str, Any], log: Log
-) -> None:
-    with files_lib.writing(folder):
-        os.makedirs(folder, exist_ok=True)
-    with files_lib.locked(folder, f"trains the tokenizer {folder}", log):
-        if os.path.exists(os.path.join(folder, tokenizer_lib.CONFIG_FILE)):
-            log(f"using the tokenizer trained on this text before: {folder}")
-        else:
-            tokenizer_training.train(files, folder, log=log, **settings)
 
 
 def _identity(files: Sequence[str]) -> list[tuple[str, int, float | str]]:

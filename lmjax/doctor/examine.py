@@ -66,9 +66,8 @@ def examine(
     if config_file is not None:
         sections.append(checked(f"config {config_file}", of_config))
     config = planned[-1] if planned else None
-    path = data or (config.data.path if config else None)
-    if path is not None:
-        how = {} if config is None else _reading(config)
+    how = {} if config is None else _reading(config)
+    for path in [data] if data else config.data.paths if config else ():
         sections.append(checked(f"data {path}", health.data, path, **how))
     name = config_file or workdir
     if devices and config is not None:

@@ -83,7 +83,7 @@ def _metadata(subject: Subject) -> ModelCardData:
 
 
 def _is_english(config: Config) -> bool:
-    return config.data.path.startswith(BUNDLED)
+    return all(path.startswith(BUNDLED) for path in config.data.paths)
 
 
 def _results(subject: Subject) -> list[EvalResult]:
@@ -91,7 +91,8 @@ def _results(subject: Subject) -> list[EvalResult]:
     facts, config = subject.facts, subject.facts.config
     row = facts.last("eval") or {}
     path = config.data.eval_path or config.data.path
-    text = plain(base_names(path).removeprefix(BUNDLED))
+    names = () if config.data.eval_path else config.data.source_names
+    text = plain(", ".join(names) or base_names(path).removeprefix(BUNDLED))
     return [
         EvalResult(
             task_type=PIPELINES[config.model.architecture],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,27 @@ LEDGER = "ledger.json"  # what a curation of the text says that it did
 
 
 @dataclass(frozen=True)
+class Text:
+    """A text that a run was trained on, the only one or one of a mixture.
+
+    Attributes:
+      name: in the mixture; else empty.
+      sha256: of the store's manifest; None: not recorded.
+      train, held_out: the manifest's entries of the two splits; None: no store on this machine is
+        the one that the checkpoint names, or nothing of this text alone is held out.
+      num_inputs: files of text that the store was made of.
+      share: of the rows in the mixture; None: not recorded.
+    """
+
+    name: str
+    sha256: str | None
+    train: dict[str, Any] | None
+    held_out: dict[str, Any] | None
+    num_inputs: int | None
+    share: float | None
+
+
+@dataclass(frozen=True)
 class Facts:
     """A run up to one of its checkpoints.
 
@@ -33,10 +54,11 @@ class Facts:
       meta: the checkpoint's JSON part.
       rows: of metrics.jsonl, none beyond the step.
       tokenizer: its config file.
-      train_text, eval_text: the manifest's entries of the two splits; None: no store on this
-        machine is the one that the checkpoint names.
-      num_inputs: files of text that the store of the training text was made of.
+      train_text, eval_text: amounts of the text trained on and held out, as in a manifest's
+        entries of the two splits; None: not known here.
+      num_inputs: files of text that the stores of the training text were made of.
       ledger: counts by dotted name, of a curation.
+      sources: the texts of a mixture.
     """
 
     name: str
@@ -49,6 +71,7 @@ class Facts:
     eval_text: dict[str, Any] | None
     num_inputs: int | None
     ledger: dict[str, int]
+    sources: tuple[Text, ...] = ()
 
     @property
     def config(self) -> Config:
@@ -95,9 +118,11 @@ def gather(path: str, step: int, meta: dict[str, Any]) -> Facts:
     """
     run = workdir.read(path)
     rows = [row for row in metrics.read(paths.join(path, "metrics.jsonl")) if row["step"] <= step]
-    hashes = [meta.get("data_sha256"), meta.get("eval_data_sha256")]
-    train, held_out = (_manifest(run.config, sha256) for sha256 in hashes)
-    split = "eval" if hashes[0] == hashes[1] else "train"  # of `data.eval_path` all is held out
+    names = run.config.data.source_names
+    texts = [_text(run.config, meta, name) for name in names or ("",)]
+    held_out = _sum(text.held_out for text in texts)
+    if held_out is None and (manifest := _manifest(run.config, meta.get("eval_data_sha256"))):
+        held_out = manifest["splits"].get("train")  # of `data.eval_path` all is held out
     name = base_name(path if paths.is_remote(path) else os.path.abspath(path))
     return Facts(
         name=name,
@@ -106,11 +131,43 @@ def gather(path: str, step: int, meta: dict[str, Any]) -> Facts:
         meta=meta,
         rows=rows,
         tokenizer=tokenizer_lib.load(paths.join(path, "tokenizer")).config,
-        train_text=train and train["splits"].get("train"),
-        eval_text=held_out and held_out["splits"].get(split),
-        num_inputs=train and len(train["inputs"]),
-        ledger=_ledger(run.config.data.path),
+        train_text=_sum(text.train for text in texts),
+        eval_text=held_out,
+        num_inputs=sum(text.num_inputs or 0 for text in texts) or None,
+        ledger={
+            f"{name}.{key}" if name else key: number
+            for name, path in zip(names or ("",), run.config.data.paths, strict=True)
+            for key, number in _ledger(path).items()
+        },
+        sources=tuple(texts) if names else (),
     )
+
+
+def _text(config: Config, meta: dict[str, Any], name: str) -> Text:
+    """A text of the run whose checkpoint has this JSON part."""
+    train, held_out = (
+        meta.get(f"{field}/{name}" if name else field)
+        for field in ("data_sha256", "eval_data_sha256")
+    )
+    manifest = _manifest(config, train)
+    splits = manifest["splits"] if manifest else {}
+    return Text(
+        name,
+        train,
+        splits.get("train"),
+        splits.get("eval") if train == held_out else None,
+        manifest and len(manifest["inputs"]),
+        meta.get("shares", {}).get(name),
+    )
+
+
+def _sum(amounts: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Amounts of several splits together; None unless all are known."""
+    amounts = list(amounts)
+    if None in amounts:
+        return None
+    names = ("num_documents", "num_tokens", "num_bytes")
+    return {name: sum(amount[name] for amount in amounts) for name in names}
 
 
 def base_name(path: str) -> str:
@@ -126,7 +183,7 @@ def base_names(path: str) -> str:
 def _manifest(config: Config, sha256: str | None) -> dict[str, Any] | None:
     """The manifest with this hash: of the store itself, or of one in the cache folder."""
     cached = glob.glob(os.path.join(os.path.expanduser(config.data.cache_dir), "*", "*"))
-    for folder in (config.data.path, config.data.eval_path, *sorted(cached)):
+    for folder in (*config.data.paths, config.data.eval_path, *sorted(cached)):
         if sha256 is None or folder is None or not store.is_store(folder):
             continue
         try:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from lmjax import fields as fields_lib
 from lmjax.config import Config, DataConfig
@@ -19,6 +20,7 @@ FILE = "lmjax_config.json"
 # Fields that name files -> what stands for them in a command.
 PLACES = {
     "data.path": "TEXT_OR_STORE",
+    "data.sources": "TEXT_OR_STORE",
     "data.eval_path": "HELD_OUT_TEXT_OR_STORE",
     "tokenizer.path": "TOKENIZER",
     "train.init_from": "WORKDIR_OF_ITS_WEIGHTS",
@@ -29,7 +31,10 @@ def public(run: RunConfig) -> RunConfig:
     """The run with base names in place of paths, and without its changes on the way."""
     changes = {"data.cache_dir": DataConfig().cache_dir}
     for name, value in _places(run.config).items():
-        changes[name] = (base_names if name.startswith("data.") else base_name)(value)
+        if name == "data.sources":
+            changes[name] = tuple((source, base_names(path)) for source, path in value)
+        else:
+            changes[name] = (base_names if name.startswith("data.") else base_name)(value)
     source = run.source and {**run.source, "file": base_name(run.source["file"])}
     config = fields_lib.replace(run.config, changes)
     return dataclasses.replace(run, config=config, source=source, changes=[])
@@ -53,11 +58,16 @@ def changes(run: RunConfig) -> list[str]:
 
 def command(config: Config) -> str:
     """The command line that trains it again from `FILE`."""
-    names = [k for k, v in _places(config).items() if not v.startswith(BUNDLED)]
-    flags = [f"--config.{name}={PLACES[name]}" for name in names]
+    flags = []
+    for name, value in _places(config).items():
+        if name == "data.sources":
+            pairs = ",".join(f"('{source}','{PLACES[name]}')" for source, _ in value)
+            flags.append(f'--config.{name}="({pairs})"')
+        elif not value.startswith(BUNDLED):
+            flags.append(f"--config.{name}={PLACES[name]}")
     return " ".join([f"python -m lmjax.main --config={FILE} --workdir=runs/again", *flags])
 
 
-def _places(config: Config) -> dict[str, str]:
+def _places(config: Config) -> dict[str, Any]:
     values = {name: value for name, value, _ in fields_lib.leaves(config)}
-    return {name: values[name] for name in PLACES if values[name] is not None}
+    return {name: values[name] for name in PLACES if values[name]}

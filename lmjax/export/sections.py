@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmjax import flops
+from lmjax.config import Config
 from lmjax.data.files import BUNDLED
 from lmjax.export import curve, recipe, sums
 from lmjax.export.facts import Facts, base_name, base_names
@@ -192,7 +193,7 @@ def _reading(subject: Subject, has_bits: bool) -> str:
 def data(subject: Subject) -> str:
     """What it was trained and measured on."""
     facts, config = subject.facts, subject.facts.config
-    lines = [("text", _names(config.data.path))]
+    lines = [("text", _texts(config))]
     if facts.num_inputs and facts.num_inputs > 1:
         lines.append(("files of text", f"{facts.num_inputs:,}"))
     if config.data.eval_path:
@@ -208,12 +209,43 @@ def data(subject: Subject) -> str:
     lines.append(("tokenizer", f"{shown(kind)}, {facts.tokenizer['vocab_size']:,} ids"))
     lines.append(("rows of the embedding", f"{config.model.vocab_size:,}"))
     parts = ["## Data", table(["", ""], lines)]
+    if facts.sources:
+        parts += _mixture(facts)
     if facts.train_text is None:
         parts.append("Where this card was made the prepared text was not, so its size is left out.")
     if facts.ledger:
         counts = [(shown(name), f"{number:,}") for name, number in facts.ledger.items()]
         parts += ["What the curation of the text counted:", table(["", ""], counts)]
     return "\n\n".join(parts)
+
+
+def _mixture(facts: Facts) -> list[str]:
+    """What was mixed in which shares, and how well each part is predicted."""
+    train, held_out = facts.last("train") or {}, facts.last("eval") or {}
+    fields = ("", "share of the rows", "passes", "trained on", "held out", "held-out loss")
+    lines = [
+        (
+            shown(text.name),
+            "" if text.share is None else f"{text.share:.4%}",
+            f"{train[key]:.3g}" if (key := f"epochs/{text.name}") in train else "",
+            _amount(text.train) if text.train else "",
+            _amount(text.held_out) if text.held_out else "",
+            str(held_out.get(f"loss/{text.name}", "")),
+        )
+        for text in facts.sources
+    ]
+    data = facts.config.data
+    weights = "weights" if data.weights else "numbers of tokens"
+    power = "" if data.temperature == 1 else f" to the power of 1 / {data.temperature:g}"
+    said = f"Shares are in proportion to the sources' {weights}{power}; each has its own passes."
+    return [table(fields, lines), said]
+
+
+def _texts(config: Config) -> str:
+    """What a run was trained on, by name."""
+    if not config.data.sources:
+        return _names(config.data.path)
+    return ", ".join(f"{shown(name)} ({_names(path)})" for name, path in config.data.sources)
 
 
 def _names(path: str) -> str:
@@ -233,7 +265,7 @@ def limits(subject: Subject) -> str:
     lines = []
     if row := facts.last("train"):
         lines.append(f"It has seen {row['tokens']:,} tokens, and knows what is in them at most.")
-    bundled = config.data.path.startswith(BUNDLED)
+    bundled = all(path.startswith(BUNDLED) for path in config.data.paths)
     lines += [
         "The text is the English corpus that comes with lmjax."
         if bundled
@@ -272,6 +304,9 @@ def reproduce(subject: Subject) -> str:
     )
     if sha256 := facts.meta.get("data_sha256"):
         parts.append(f"The prepared text's manifest has SHA-256 `{shown(sha256)}`.")
+    hashes = [f"{shown(t.name)} `{shown(t.sha256)}`" for t in facts.sources if t.sha256]
+    if hashes:
+        parts.append(f"Manifests of the prepared texts have SHA-256 {', '.join(hashes)}.")
     if changed:
         parts.append(f"Changed on the way: {shown('; '.join(changed))}.")
     if made:

@@ -102,15 +102,21 @@ def sample(config: Config, tokenizer: Tokenizer) -> tuple[list[str], str]:
     Returns:
       The texts, and the name of the place that they come from.
     """
-    path = config.data.path
-    if not paths.is_remote(path):
+    data, taken, known = config.data, [], []
+    for path in data.paths:
+        if paths.is_remote(path):
+            continue
         try:
             if store_lib.is_store(path):
-                return _taken(_decoded(Store.open(path, "train"), tokenizer)), path
-            data = config.data
-            return _taken(_lines(path, data.text_key, data.text_split)), path
+                texts = _decoded(Store.open(path, "train"), tokenizer)
+            else:
+                texts = _lines(path, data.text_key, data.text_split)
+            taken += _taken(texts, len(data.paths))
         except UserError:  # moved or changed since; any text will do
-            pass
+            continue
+        known.append(path)
+    if known:
+        return taken, ", ".join(known)
     return _taken(_lines(BUNDLED, "text", "file")), BUNDLED
 
 
@@ -136,12 +142,13 @@ def _decoded(store: Store, tokenizer: Tokenizer) -> Iterator[str]:
         yield tokenizer.decode(window)
 
 
-def _taken(texts: Iterator[str]) -> list[str]:
-    taken, left = [], _MAX_BYTES
+def _taken(texts: Iterator[str], parts: int = 1) -> list[str]:
+    """As many as are looked at, or one of so many equal parts of them."""
+    taken, left = [], _MAX_BYTES // parts
     for text in texts:
         taken.append(text)
         left -= len(text.encode())
-        if left <= 0 or len(taken) == _MAX_TEXTS:
+        if left <= 0 or len(taken) >= _MAX_TEXTS // parts:
             break
     return taken
 

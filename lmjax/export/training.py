@@ -87,7 +87,7 @@ def _seen(facts: Facts) -> list[tuple[str, str]]:
     late = f", at step {row['step']:,}" * (row["step"] < facts.step)
     lines = [("tokens seen", f"{row['tokens']:,}{late} (without padding)")]
     text = facts.train_text
-    if text and facts.config.model.architecture != "encoder_decoder":
+    if text and not facts.sources and facts.config.model.architecture != "encoder_decoder":
         lines.append(("passes over the text", f"{row['tokens'] / text['num_tokens']:.3g}"))
     return lines
 

@@ -15,6 +15,7 @@ from lmjax import fields as fields_lib
 from lmjax import flops
 from lmjax.batch import Pieces
 from lmjax.config import Config
+from lmjax.data.store import Store
 from lmjax.optim.policy import name_of
 from lmjax.parallel.rules import num_parts
 from lmjax.train import device as device_lib
@@ -129,16 +130,27 @@ def headline(program: Program, expected: Estimate) -> list[str]:
     ]
 
 
-def data_line(program: Program, data: Data) -> str:
-    """One line on the text of a run."""
-    train, held_out = data.stores.train, data.stores.held_out
-    needed = program.config.train.num_steps * program.config.train.global_batch_size
-    return (
-        f"text: {train.num_documents:,} documents, {count(train.num_tokens)} tokens of "
-        f"{data.stores.tokenizer.vocab_size:,} kinds; held out: {held_out.num_documents:,} "
-        f"documents, {count(held_out.num_tokens)} tokens; "
-        f"{needed / len(data.train_rows):.3g} epochs"
+def data_lines(program: Program, data: Data) -> list[str]:
+    """One line on the text of a run, and one on each source of a mixture."""
+    epochs = data.epochs(program.config.train.num_steps * program.config.train.global_batch_size)
+    line = (
+        f"text: {_amount(data.stores.train)} of {data.stores.tokenizer.vocab_size:,} kinds; "
+        f"held out: {_amount(data.stores.held_out)}"
     )
+    if not data.names:
+        return [f"{line}; {epochs[0]:.3g} epochs"]
+    width = max(map(len, data.names))
+    return [line] + [
+        f"  {name:{width}}  {share:6.2%} of the rows  {_amount([store])}; {passes:.3g} epochs"
+        for (name, share), store, passes in zip(
+            data.shares.items(), data.stores.train, epochs, strict=True
+        )
+    ]
+
+
+def _amount(stores: Iterable[Store]) -> str:
+    documents, tokens = zip(*((s.num_documents, s.num_tokens) for s in stores), strict=True)
+    return f"{sum(documents):,} documents, {count(sum(tokens))} tokens"
 
 
 def words_line(pieces: Pieces) -> str | None:

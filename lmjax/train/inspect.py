@@ -9,7 +9,7 @@ without weight dim. Which of these there are is told by the fields of the batch 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from lmjax.batch import INFO_PREFIX, Batch, Ids
+from lmjax.batch import INFO_PREFIX, SOURCE, Batch, Ids
 from lmjax.data.pipeline import TrainBatches
-from lmjax.data.store import Store
 from lmjax.data.tokenizer import AnyTokenizer
 
 _SEGMENT_STYLES = ("cyan", "yellow", "green", "magenta")
@@ -39,12 +38,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Inspector:
-    """Prints batches of `batches`, whose text is in `store`."""
+    """Prints batches of `batches`; `names` are those of the sources of a mixture."""
 
     batches: TrainBatches
-    store: Store
     tokenizer: AnyTokenizer
     ids: Ids
+    names: Sequence[str] = ()
 
     def show(self, console: Console, steps: range, max_rows: int) -> None:
         """Prints the first `max_rows` rows of each step's batch."""
@@ -63,11 +62,14 @@ class Inspector:
                 console.print(counts, style="dim", highlight=False, soft_wrap=True)
 
     def _header(self, row: Batch) -> str:
-        window = int(row[INFO_PREFIX + "window"])
-        distinct = self.batches.sources[0].documents(window)
-        shown = [f"{name}:{record}" for name, record in map(self.store.origin, distinct)]
+        window, source = int(row[INFO_PREFIX + "window"]), int(row.get(SOURCE, 0))
+        rows = self.batches.sources[source]
+        origins = map(rows.store.origin, rows.documents(window))
+        shown = [f"{name}:{record}" for name, record in origins]
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-        return f"row {row[INFO_PREFIX + 'row']}  window {window}  from {', '.join(shown[:3])}{more}"
+        of = f"  of {self.names[source]}" if self.names else ""
+        where = f"{of}  window {window}  from {', '.join(shown[:3])}{more}"
+        return f"row {row[INFO_PREFIX + 'row']}{where}"
 
     def _text(self, tokens: list[Shown]) -> Text:
         text = Text()

@@ -1,6 +1,7 @@
 """metrics.jsonl, the source of truth of a run's numbers, and TensorBoard beside it.
 
-One JSON object per line, with `step` and `split` ("train" or "eval") first. Rows up to step n are
+One JSON object per line, with `step` and `split` ("train" or "eval") first; what is of one source
+of a mixture has its name behind a slash, as in "loss/en". Rows up to step n are
 on disk before the save of n begins, and a restore of n cuts what lies beyond n; so the file of a
 run that was killed and resumed equals that of one that was not, timings aside.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from etils import epath
@@ -19,6 +20,11 @@ from lmjax import paths
 
 # What a clock decides, and so may differ between two equal runs.
 TIMINGS = ("tokens_per_second", "mfu", "seconds")
+
+
+def of_sources(field: str, names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
+    """Fields of a row for the sources of a mixture, by their names."""
+    return {f"{field}/{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def read(path: epath.PathLike) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,11 +14,12 @@ import jax
 from lmjax.errors import UserError
 from lmjax.train import loss
 from lmjax.train.console import Console, count, duration, logger
-from lmjax.train.metrics import MetricsWriter
-from lmjax.train.state import TrainState, total_tokens
+from lmjax.train.metrics import MetricsWriter, of_sources
+from lmjax.train.state import TrainState, token_counts, total_tokens
 
 _PLATEAU_ROWS = 10
 _PLATEAU_NATS = 0.1
+_SOURCES_SHOWN = 8
 
 
 class Reporter:
@@ -35,10 +36,23 @@ class Reporter:
         exact_likelihood: bool,
         flops_per_token: float,
         peak_flops: float | None,
+        names: Sequence[str] = (),
+        epochs: Callable[[int], Sequence[float]] = lambda step: (),
     ):
+        """Reports to `writer` and `console`.
+
+        Args:
+          num_steps, start: last step of the run, and the one before its first here.
+          start_tokens: `TrainState.tokens` there.
+          exact_likelihood: of the objective.
+          flops_per_token, peak_flops: of all devices; None: not known.
+          names: of the sources of a mixture.
+          epochs: step -> passes over each of them.
+        """
         self._writer, self._console = writer, console
         self._num_steps, self._start, self._exact = num_steps, start, exact_likelihood
         self._flops_per_token, self._peak = flops_per_token, peak_flops
+        self._names, self._epochs = names, epochs
         self._pending: tuple[int, dict[str, Any], bool] | None = None
         self._clock = time.monotonic()
         self._clock_step, self._clock_tokens = start, total_tokens(start_tokens)
@@ -91,6 +105,11 @@ class Reporter:
             f"content {row['content_loss']:.4f} (unigram {row['content_unigram_loss']:.4f})  "
             f"accuracy {row['accuracy']:.1%}{bits}"
         )
+        by_name = [(name, row.get(f"loss/{name}")) for name in self._names]
+        shown = [f"{name} {value:.3f}" for name, value in by_name if value is not None]
+        if shown:
+            more = f" and {len(shown) - _SOURCES_SHOWN} more" * (len(shown) > _SOURCES_SHOWN)
+            self._console.line(f"  of sources: {', '.join(shown[:_SOURCES_SHOWN])}{more}")
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -105,10 +124,13 @@ class Reporter:
         self._writer.sync()
 
     def _row(self, step: int, metrics: dict[str, Any]) -> None:
-        row = loss.summarise(metrics["window"], exact_likelihood=self._exact)
+        row = loss.summarise(metrics["window"], exact_likelihood=self._exact, names=self._names)
         row["grad_norm"] = float(metrics["grad_norm"])
         row["learning_rate"] = float(metrics["learning_rate"])
         row["tokens"] = total_tokens(metrics["tokens"])
+        if self._names:
+            row |= of_sources("tokens", self._names, token_counts(metrics["tokens"]))
+            row |= of_sources("epochs", self._names, self._epochs(step))
         now = time.monotonic()
         seconds = max(now - self._clock, 1e-9)
         steps = step - self._clock_step

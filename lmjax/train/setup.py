@@ -81,6 +81,11 @@ class Program:
         return self.config.train.global_batch_size // self.micro_rows
 
     @property
+    def num_sources(self) -> int:
+        """Texts that rows come from."""
+        return len(self.config.data.paths)
+
+    @property
     def rows_per_device(self) -> int:
         """Rows of a micro-batch on each device."""
         return self.batch_sharding.shard_shape((self.micro_rows,))[0]
@@ -125,11 +130,12 @@ class Program:
             self.batch_spec(),
             self.shardings,
             self.config.train.seed,
+            self.num_sources,
         )
 
     def init_around(self, params: Any) -> TrainState:
         """A fresh state around given parameters, which lie where `shardings` wants them."""
-        return state_lib.init_around(self.optimizer, params, self.shardings)
+        return state_lib.init_around(self.optimizer, params, self.shardings, self.num_sources)
 
     def host_rows(self, micro_rows: int, num_micro: int) -> np.ndarray:
         """Which rows of `num_micro` micro-batches this host holds."""
@@ -227,7 +233,9 @@ def make_program(
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
     axes = axis_names(state_lib.named_params(model, spec))
     optimizer = make_optimizer(config.optimizer, schedule, axes)
-    abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh)
+    abstract, shardings = state_lib.abstract_state(
+        model, optimizer, spec, mesh, len(config.data.paths)
+    )
     return Program(
         config,
         objective,
@@ -310,8 +318,13 @@ def make_steps(program: Program, tables: Mapping[str, np.ndarray]) -> Steps:
         program.batch_sharding,
         seed=train.seed,
         z_loss=train.z_loss,
+        num_sources=program.num_sources,
     )
     eval_step = make_eval_step(
-        program.model, dict(tables), program.shardings.params, program.batch_sharding
+        program.model,
+        dict(tables),
+        program.shardings.params,
+        program.batch_sharding,
+        num_sources=program.num_sources,
     )
     return Steps(program, train_step, eval_step)

@@ -27,7 +27,7 @@ from lmjax.train import workdir
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.copied_checkpoints import CopiedCheckpoints, reading
 from lmjax.train.setup import Program
-from lmjax.train.state import TrainState
+from lmjax.train.state import TrainState, with_sources
 from lmjax.train.trained import special_ids
 
 
@@ -107,13 +107,17 @@ def check_data(config: Config, known: IdsTokenizer | None) -> None:
       config: of the run.
       known: what is known of the tokenizer of its weights; None: all that matters.
     """
-    has_tokenizer = config.tokenizer.path is not None or cache.is_prepared(config.data.path)
-    if known is not None and not has_tokenizer:
+    if known is not None and not _has_tokenizer(config):
         raise UserError(
             "this model was imported without its tokenizer, and a new one would give its ids "
             "other meanings; set config.tokenizer.path to its own, or data.path to a store "
             "prepared with it"
         )
+
+
+def _has_tokenizer(config: Config) -> bool:
+    """Whether the config or a prepared store names a tokenizer."""
+    return config.tokenizer.path is not None or any(map(cache.is_prepared, config.data.paths))
 
 
 def check_tokenizer(config: Config, known: IdsTokenizer | None, tokenizer: AnyTokenizer) -> None:
@@ -140,8 +144,7 @@ def with_own_tokenizer(config: Config, path: str | None) -> Config:
 
     The workdir's config.json does not name it, so that the folder may be moved.
     """
-    given = config.tokenizer.path is not None or cache.is_prepared(config.data.path)
-    if given or path is None or not isinstance(_tokenizer(path), JsonTokenizer):
+    if path is None or _has_tokenizer(config) or not isinstance(_tokenizer(path), JsonTokenizer):
         return config
     return fields_lib.replace(config, {"tokenizer.path": paths.join(path, "tokenizer")})
 
@@ -169,7 +172,7 @@ def from_run(program: Program) -> tuple[TrainState, str]:
     Raises:
       UserError: there is no checkpoint, or none of an optimizer that is asked for.
     """
-    train = program.config.train
+    train, theirs = program.config.train, source_config(program.config.train.init_from)
     with reading(paths.join(train.init_from, "checkpoints")) as (checkpoints, step):
         said = f"starting from the weights of {train.init_from} at step {step}"
         if not train.init_optimizer:
@@ -180,11 +183,13 @@ def from_run(program: Program) -> tuple[TrainState, str]:
                 "moments; leave it out"
             )
         else:
-            trained = checkpoints.restore(step, program.abstract, program.shardings)
+            num_sources = len(theirs.data.paths)
+            target = with_sources(program.abstract, program.shardings, num_sources)
+            trained = checkpoints.restore(step, *target)
             moments = _restarted(trained.opt_state)
             state = dataclasses.replace(program.init_around(trained.params), opt_state=moments)
             said += " and its optimizer's moments"
-    other = differences(program.config.model, source_config(train.init_from).model)
+    other = differences(program.config.model, theirs.model)
     return state, said + (f"; now computed otherwise: {', '.join(other)}" if other else "")
 
 

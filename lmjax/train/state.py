@@ -7,12 +7,14 @@ so that a resumed run goes on exactly where it was.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -28,8 +30,9 @@ class TrainState:
       step: int32 scalar, updates done.
       params: nested dict of float32 arrays.
       opt_state: optax state.
-      window: sums of `loss.sums` since the last row of metrics, float32 scalars.
-      tokens: uint32 [2], real tokens seen as (high, low) words of a 64-bit count.
+      window: sums of `loss.sums` since the last row of metrics, float32 scalars, and vectors [K]
+        where there are K > 1 sources.
+      tokens: uint32 [2] or [2, K], real tokens seen as (high, low) words of a 64-bit count.
     """
 
     step: jax.Array
@@ -46,20 +49,36 @@ def add_tokens(tokens: jax.Array, more: jax.Array) -> jax.Array:
     return jnp.stack([high + (new_low < low).astype(jnp.uint32), new_low])
 
 
+def token_counts(tokens: jax.Array) -> list[int]:
+    """The counts that the two words stand for: of each source, or the only one."""
+    high, low = np.asarray(tokens).reshape(2, -1).tolist()
+    return [(a << 32) + b for a, b in zip(high, low, strict=True)]
+
+
 def total_tokens(tokens: jax.Array) -> int:
-    """The count that the two words stand for."""
-    return (int(tokens[0]) << 32) + int(tokens[1])
+    """The same over all sources."""
+    return sum(token_counts(tokens))
 
 
-def create(optimizer: optax.GradientTransformation, params: Any) -> TrainState:
+def create(
+    optimizer: optax.GradientTransformation, params: Any, num_sources: int = 1
+) -> TrainState:
     """A state at step 0; where parameters carry their logical axis names, the moments do, too."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        window=loss.zeros(),
-        tokens=jnp.zeros((2,), jnp.uint32),
+        **_counters(num_sources),
     )
+
+
+def _counters(num_sources: int) -> dict[str, Any]:
+    """What is counted from step to step, at its start."""
+    of_each = () if num_sources == 1 else (num_sources,)
+    return {
+        "window": loss.zeros(num_sources),
+        "tokens": jnp.zeros((2, *of_each), jnp.uint32),
+    }
 
 
 _INIT = 0  # name of the initialisation's random stream; `step.py` names the others
@@ -87,14 +106,24 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     batch: dict[str, jax.ShapeDtypeStruct],
     mesh: Mesh,
+    num_sources: int = 1,
 ) -> tuple[TrainState, TrainState]:
     """Shapes of the state, and the sharding of each leaf, before anything is allocated.
 
     Raises:
       UserError: a dim does not divide over its axis of the mesh.
     """
-    named = jax.eval_shape(lambda: create(optimizer, _params(model, _zeros(batch), 0)))
+    named = jax.eval_shape(lambda: create(optimizer, _params(model, _zeros(batch), 0), num_sources))
     return nn.unbox(named), state_shardings(named, mesh)
+
+
+def with_sources(
+    abstract: TrainState, shardings: TrainState, num_sources: int
+) -> tuple[TrainState, TrainState]:
+    """What `abstract_state` gives for as many sources."""
+    counters = jax.eval_shape(lambda: _counters(num_sources))
+    replicated = jax.tree.map(lambda _: shardings.tokens, counters)
+    return dataclasses.replace(abstract, **counters), dataclasses.replace(shardings, **replicated)
 
 
 def init(
@@ -103,21 +132,27 @@ def init(
     batch: dict[str, jax.ShapeDtypeStruct],
     shardings: TrainState,
     seed: int,
+    num_sources: int = 1,
 ) -> TrainState:
     """A fresh state, born sharded: no device ever holds a parameter that is not its own."""
     make = jax.jit(
-        lambda seed: nn.unbox(create(optimizer, _params(model, _zeros(batch), seed))),
+        lambda seed: nn.unbox(create(optimizer, _params(model, _zeros(batch), seed), num_sources)),
         out_shardings=shardings,
     )
     return make(seed)
 
 
 def init_around(
-    optimizer: optax.GradientTransformation, params: Any, shardings: TrainState
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    shardings: TrainState,
+    num_sources: int = 1,
 ) -> TrainState:
     """A state at step 0 with parameters that are there already; they are used up."""
     make = jax.jit(
-        lambda params: create(optimizer, params), out_shardings=shardings, donate_argnums=0
+        lambda params: create(optimizer, params, num_sources),
+        out_shardings=shardings,
+        donate_argnums=0,
     )
     return make(params)
 

@@ -42,7 +42,7 @@ class TrainStep:
     """(state, micro-batches, fresh window?) -> (state, metrics); see the module's docstring.
 
     metrics: `loss` of this step, `window` sums since the last row, `grad_norm` before clipping,
-    `learning_rate`, `tokens` seen as two words; all device scalars that nothing waits for.
+    `learning_rate`, `tokens` seen as two words; all on the device, and nothing waits for them.
     """
 
     def __init__(
@@ -56,9 +56,11 @@ class TrainStep:
         *,
         seed: int,
         z_loss: float,
+        num_sources: int,
     ):
         self._model, self._optimizer, self._schedule = model, optimizer, schedule
         self._tables, self._seed, self._z_loss = tables, seed, z_loss
+        self._num_sources = num_sources
         replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
         # A prefix of the tree: one sharding stands for all scalars below it.
         sums = Accumulated(state_shardings.params, replicated, replicated)
@@ -115,14 +117,29 @@ class TrainStep:
         key = jax.random.fold_in(jax.random.fold_in(key, step), index)
         grads, sums = jax.grad(
             lambda p: loss.sums(
-                self._model, p, batch, tables, z_loss=self._z_loss, dropout_key=key
+                self._model,
+                p,
+                batch,
+                tables,
+                num_sources=self._num_sources,
+                z_loss=self._z_loss,
+                dropout_key=key,
             ),
             has_aux=True,
         )(params)
-        return Accumulated(grads, sums, batch_lib.num_real_tokens(batch))
+        return Accumulated(grads, sums, self._tokens(batch))
+
+    def _tokens(self, batch) -> jax.Array:
+        """Real tokens of a micro-batch, int32: in all, or [K] of several sources."""
+        if self._num_sources == 1:
+            return batch_lib.num_real_tokens(batch)
+        of_rows_B = batch_lib.num_real_tokens(batch, axis=1)
+        return loss.by_source(of_rows_B, batch, self._num_sources)
 
     def _nothing(self, params) -> Accumulated:
-        return Accumulated(jax.tree.map(jnp.zeros_like, params), loss.zeros(), jnp.int32(0))
+        tokens = jnp.zeros(() if self._num_sources == 1 else (self._num_sources,), jnp.int32)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return Accumulated(zeros, loss.zeros(self._num_sources), tokens)
 
     def _accumulate(self, total, params, step, tables, batch, index) -> Accumulated:
         return jax.tree.map(jnp.add, total, self._gradients(params, step, tables, batch, index))
@@ -152,13 +169,18 @@ class TrainStep:
 
 
 def make_eval_step(
-    model: nn.Module, tables: loss.Tables, params_shardings: Any, batch_sharding: NamedSharding
+    model: nn.Module,
+    tables: loss.Tables,
+    params_shardings: Any,
+    batch_sharding: NamedSharding,
+    *,
+    num_sources: int,
 ) -> Callable[[Any, dict[str, jax.Array], dict[str, jax.Array]], dict[str, jax.Array]]:
     """(params, batch, sums so far) -> sums with this batch's added."""
     replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
 
     def step(params, tables, batch, totals):
-        return loss.add(totals, loss.sums(model, params, batch, tables)[1])
+        return loss.add(totals, loss.sums(model, params, batch, tables, num_sources=num_sources)[1])
 
     jitted = jax.jit(
         step,

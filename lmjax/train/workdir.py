@@ -229,4 +229,11 @@ def resume(
                 f"the command line says {new!r}; leave it out, or give another --workdir"
             )
         changes.append({"field": name, "from": old, "to": new})
+    names = [" ".join(c.data.source_names) or "(one text)" for c in (run.config, wanted)]
+    if names[0] != names[1]:
+        raise UserError(
+            "the names of config.data.sources belong to the recipe of this run: it was started "
+            f"with {names[0]}, the command line says {names[1]}; keep the names and their order, "
+            "or give another --workdir"
+        )
     return RunConfig(wanted, run.source, run.changes + changes)

@@ -342,7 +342,7 @@ def test_held_out_text_of_its_own(byte_level, tmp_path):
     settings = {"text_key": "text", "text_split": "file", "num_workers": 1, "log": print}
     other = tmp_path / "other.txt"
     other.write_text("Something else.")
-    found = cache.open_eval(str(other), store.path, cache_dir=str(tmp_path), **settings)
+    (found,) = cache.open_eval(str(other), [store.path], cache_dir=str(tmp_path), **settings)
     assert found.num_tokens == len(byte_level.encode("Something else.")) + 1
 
 

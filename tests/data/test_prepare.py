@@ -342,13 +342,13 @@ def test_held_out_text_of_its_own(store_path, tmp_path):
         "num_workers": 1,
         "log": lambda line: None,
     }
-    held_out = cache.open_eval(str(source), store_path, **settings)
+    (held_out,) = cache.open_eval(str(source), [store_path], **settings)
     assert held_out.num_documents == 2
     train = store.Store.open(store_path, "train")
     assert held_out.manifest["tokenizer"] == train.manifest["tokenizer"]
-    assert cache.open_eval(None, store_path, **settings).split == "eval"
+    assert cache.open_eval(None, [store_path], **settings)[0].split == "eval"
     with pytest.raises(UserError, match="what it trains on"):
-        cache.open_eval(store_path, store_path, **settings)
+        cache.open_eval(store_path, [store_path], **settings)
 
 
 def test_lock_file_lies_beside_the_store(reference):

@@ -33,9 +33,9 @@ def inspect(tmp_path_factory):
         stores = data_lib.open_stores(config)
         ids = setup.make_ids(setup.resolve(config), stores.tokenizer)
         objective = objectives.make(config, ids)
-        rows = data_lib.make_rows(config, stores.train, objective)
+        rows = data_lib.make_rows(config, *stores.train, objective)
         batches = TrainBatches((rows,), 0, 4, np.arange(4))
-        return Inspector(batches, stores.train, stores.tokenizer, ids)
+        return Inspector(batches, stores.tokenizer, ids)
 
     return make
 
