@@ -53,6 +53,7 @@ def make_config(text, family, **overrides):
             "data.eval_fraction": 0.1,
             "data.cache_dir": str(text / "cache"),
             "data.seq_len": 16,
+            "data.packing": "stream" if family == "gpt2" else "pack",
             "train.global_batch_size": 16,
             "train.num_steps": 40,
             "schedule.decay_steps": 40,
