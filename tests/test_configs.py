@@ -25,7 +25,7 @@ class Shuffled:
     """Held-out batches in which the tokens that are given, not predicted, trade places in a row."""
 
     def __init__(self, batches: EvalBatches, special: tuple[int, ...], num_ids: int):
-        self.batches, self.objective = batches, batches.objective
+        self.batches, self.objective, self.sources = batches, batches.objective, batches.sources
         self.special, self.num_ids = special, num_ids
         self.rng = np.random.default_rng(0)
 
