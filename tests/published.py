@@ -72,11 +72,11 @@ def import_folder(folder, workdir, overrides=None):
     return read
 
 
-def make_run(folder, family, tokenizer, *, saved=True, **fields):
+def make_run(folder, family, tokenizer, *, saved=True, objective=None, **fields):
     """Writes the workdir of a model that was trained here; returns its config and parameters."""
     raw = {"family": family, "data": {"seq_len": 12}, "model": _SIZE | {"vocab_size": 512} | fields}
     raw = families.resolve(raw)
-    raw["objective"] = {"name": OBJECTIVES[raw["model"]["architecture"]]}
+    raw["objective"] = {"name": objective or OBJECTIVES[raw["model"]["architecture"]]}
     config, rng = setup.resolve(fields_lib.from_dict(raw)), np.random.default_rng(0)
     (Path(folder) / "tokenizer").mkdir(parents=True)
     tokenizer.save(Path(folder) / "tokenizer")

@@ -12,7 +12,7 @@ from lmjax.export import to_hf
 from lmjax.train.metrics import TIMINGS
 
 CORPUS = Path(lmjax.__file__).parent / "corpora" / "corpus_small.jsonl"
-OBJECTIVES = {"gpt2": "clm", "bert": "mlm", "t5": "span_corruption"}
+OBJECTIVES = {"gpt2": "clm", "bert": "mlm", "t5": "span_corruption", "bart": "denoising"}
 _CONFIG = """
 from ml_collections import ConfigDict
 
@@ -33,9 +33,9 @@ def get_config():
 """
 
 
-def config(path, cache, family="gpt2"):
-    """A config file's content."""
-    fields = {"family": family, "objective": OBJECTIVES[family]}
+def config(path, cache, family="gpt2", objective=None):
+    """A config file's content; None: the family's objective."""
+    fields = {"family": family, "objective": objective or OBJECTIVES[family]}
     return _CONFIG.format(path=str(path), cache=str(cache), **fields)
 
 

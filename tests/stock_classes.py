@@ -14,7 +14,10 @@ from lmjax.export import card, sections
 from lmjax.train import trained
 
 LONGEST = 48  # ids of a row; padded, so that each model is compiled once
-SENTINELS = 128
+# Objective -> ids in front of a text and behind it, by lmjax's own tokenizers.
+FRAMES = {"mlm": ([3], [1]), "clm": ([], []), "denoising": ([3], [1])}
+MASKED = ("mlm", "denoising", "mixture")  # what has a mask, cls and sep
+SENTINELS = {"span_corruption": 128, "ul2": 131, "mixture": 128}
 
 
 def library():
@@ -51,8 +54,8 @@ def assert_same_tokenizer(run, folder, lines):
     ours, theirs = assert_same_ids(run, folder, lines)
     assert not any(run.tokenizer.unk_id in ids for ids in ours)
     architecture, rows = run.config.model.architecture, run.config.model.vocab_size
-    before = [3] if architecture == "encoder" else []
-    behind = [] if architecture == "decoder" else [1]
+    objective = run.config.objective.name
+    before, behind = FRAMES.get(objective, ([], [1]))
     encoded = theirs(lines)
     assert encoded["input_ids"] == [before + ids + behind for ids in ours]
     assert set(encoded) == {"input_ids", "attention_mask"}
@@ -63,23 +66,25 @@ def assert_same_tokenizer(run, folder, lines):
     assert split(spelled, add_special_tokens=False)["input_ids"] == expected
     assert (theirs.pad_token_id, theirs.eos_token_id, theirs.unk_token_id) == (0, 1, 2)
     assert theirs.padding_side == ("left" if architecture == "decoder" else "right")
-    if architecture == "encoder":
-        assert (theirs.mask_token_id, theirs.cls_token_id, theirs.sep_token_id) == (4, 3, 1)
-    if architecture == "encoder_decoder":
-        names = [f"<extra_id_{number}>" for number in range(SENTINELS)]
-        assert theirs.convert_tokens_to_ids(names) == list(range(rows - 1, rows - 129, -1))
+    masks = (3, 4, 3, 1) if objective in MASKED else (None,) * 4
+    special = [getattr(theirs, f"{name}_token_id") for name in ("bos", "mask", "cls", "sep")]
+    assert special == [1 if architecture == "decoder" else masks[0], *masks[1:]]
+    if count := SENTINELS.get(objective):
+        names = [f"<extra_id_{number}>" for number in range(count)]
+        assert theirs.convert_tokens_to_ids(names) == list(range(rows - 1, rows - 1 - count, -1))
         assert len(theirs) == rows
     else:
-        assert theirs.bos_token_id == (1 if architecture == "decoder" else 3)
+        spelled = run.tokenizer.encode("<extra_id_0>").tolist()
+        assert theirs("<extra_id_0>")["input_ids"] == [*before, *spelled, *behind]
 
 
 def assert_same_use(run, folder):
-    """What the variant is for: filled masks, a greedy continuation, filled spans.
+    """What the objective is for: filled masks, a greedy continuation, filled spans, a whole text.
 
     The code in the card runs, too.
     """
-    kinds = {"encoder": _fills_masks, "decoder": _continues, "encoder_decoder": _fills_spans}
-    kinds[run.config.model.architecture](run, str(folder))
+    kinds = {"mlm": _fills_masks, "clm": _continues, "denoising": _restores, "prefix_lm": _goes_on}
+    kinds.get(run.config.objective.name, _fills_spans)(run, str(folder))
     text = (folder / card.FILE).read_text("utf-8")
     (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(snippet.replace(sections.PLACE, str(folder)), {})
@@ -116,25 +121,47 @@ def _continues(run, folder):
 
 
 def _fills_spans(run, folder):
+    sentinel = run.tokenizer.ids(run.config.model.vocab_size).sentinel
+    modes = [128, 129, 130] if run.config.objective.name == "ul2" else [None]
+    for mode in modes:
+        first, second = (
+            run.tokenizer.encode(part).tolist() for part in ("Thank you", " me to your party")
+        )
+        source = [*first, sentinel(0), *second, sentinel(1)]
+        text = "Thank you<extra_id_0> me to your party<extra_id_1>"
+        if mode is not None:
+            text, source = f"<extra_id_{mode}>{text}", [sentinel(mode), *source]
+        _assert_same_writing(run, folder, text, source)
+
+
+def _restores(run, folder):
+    first, second = (run.tokenizer.encode(part).tolist() for part in ("The weather is", " today."))
+    text, source = "The weather is<mask> today.", [*first, run.tokenizer.mask_id, *second]
+    _assert_same_writing(run, folder, text, source)
+
+
+def _goes_on(run, folder):
+    text = "The weather is"
+    _assert_same_writing(run, folder, text, run.tokenizer.encode(text).tolist())
+
+
+def _assert_same_writing(run, folder, text, source):
+    """Of an encoder-decoder that reads `text`, whose ids are `source` but for its frame."""
     import torch
 
     theirs = library().AutoTokenizer.from_pretrained(folder, local_files_only=True)
     stock = library().AutoModelForSeq2SeqLM
     model = stock.from_pretrained(folder, local_files_only=True).eval()
-    first, second = (
-        run.tokenizer.encode(part).tolist() for part in ("Thank you", " me to your party")
-    )
-    sentinel = run.tokenizer.ids(run.config.model.vocab_size).sentinel
-    source = [*first, sentinel(0), *second, sentinel(1)]
-    text = "Thank you<extra_id_0> me to your party<extra_id_1>"
     assert theirs(text, add_special_tokens=False)["input_ids"] == source
-    source.append(run.tokenizer.eos_id)
+    begin = [run.tokenizer.bos_id] * (run.config.objective.name == "denoising")
+    source = [*begin, *source, run.tokenizer.eos_id]
     encoded = {"input_ids": torch.tensor([source])}
     found = model.generate(**encoded, max_new_tokens=8, do_sample=False)
-    start = run.decoder_start_id
-    expected = greedy(run, [start], 8, source)
+    forced = model.generation_config.forced_bos_token_id  # not of imports
+    written = [run.decoder_start_id] + [forced] * (forced is not None)
+    written += greedy(run, written, 9 - len(written), source)
     # BART's generation ends with the end in any case.
-    assert found[0].tolist()[:8] == [start, *expected][:8]
+    assert found[0].tolist()[:8] == written[:8]
     output = model(**encoded, decoder_input_ids=found)
     _assert_same_logprobs(output, logprobs(run, found[0].tolist(), source))
 

@@ -29,6 +29,7 @@ from lmjax.batch import Ids
 from lmjax.data import text as text_lib
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
+from lmjax.objectives.description import Description
 from lmjax.train import setup
 from lmjax.train.console import count
 
@@ -267,6 +268,7 @@ def test_the_objective_of_the_guide():
         assert np.array_equal(field, whole[name][7:9]), name
     assert set(vars(guide["SuffixLM"])) >= {"exact_likelihood", "window_stride"}
     assert {"NUM_SENTINELS", "ARCHITECTURE"} <= guide.keys()
+    assert isinstance(guide["describe"](config), Description)
     assert whole["weights"][0].sum() == 0
     assert (np.diff(whole["weights"][1:]) >= 0).all()  # once it predicts, it goes on
     assert 0.4 < whole["weights"][1:].mean() < 0.65

@@ -21,6 +21,7 @@ from lmjax.train import metrics, trained
 
 IDS = {"bert": {"pad": 0}, "gpt2": {"bos": 0, "eos": 0}}
 T5 = {"pad": 0, "eos": 1, "decoder_start": 0}
+BART = {"pad": 0, "bos": 3, "eos": 1, "decoder_start": 1}
 RECIPE = {
     "data.seq_len": 32,
     "train.num_steps": 5,
@@ -44,12 +45,13 @@ def imports(tmp_path_factory):
     """model_type -> workdir of an import; not to be changed."""
     root = tmp_path_factory.mktemp("imports")
     sentinels = functools.partial(made.pieces, sentinels=20)
-    makers = {"bert": made.wordpiece, "gpt2": made.byte_level, "t5": sentinels}
-    for model_type, ids in {**IDS, "t5": T5}.items():
+    makers = {"bert": made.wordpiece, "gpt2": made.byte_level}
+    makers |= {"t5": sentinels, "bart": made.pieces}
+    for model_type, ids in {**IDS, "t5": T5, "bart": BART}.items():
         folder = root / "published" / model_type
         folder.parent.mkdir(exist_ok=True)
         positions = {} if model_type == "t5" else {"max_positions": 32}
-        size = {"vocab_size": 704 if model_type == "t5" else 640}
+        size = {"vocab_size": 704 if model_type in ("t5", "bart") else 640}
         published.make(folder, model_type, ids=ids, **size, **positions)
         makers[model_type](folder)
         published.import_folder(folder, root / model_type, RECIPE)
@@ -92,7 +94,7 @@ def test_an_import_goes_on_with_its_own_tokenizer(model_type, imports, data, tmp
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")  # 2026-11: of third-party imports (torch, transformers)
-@pytest.mark.parametrize("model_type", [*IDS, "t5"])
+@pytest.mark.parametrize("model_type", [*IDS, "t5", "bart"])
 def test_what_was_trained_further_leaves_as_it_came(model_type, imports, data, tmp_path):
     stock_classes.library()
     workdir = str(shutil.copytree(imports / model_type, tmp_path / "run"))
@@ -107,7 +109,7 @@ def test_what_was_trained_further_leaves_as_it_came(model_type, imports, data, t
 def _scores(workdir):
     """The score of a text is that of its ids."""
     model = trained.load(workdir, devices=jax.devices()[:1])
-    framing = Framing(model.config.model, 640, model.tokenizer)
+    framing = Framing(model.config.model, 640, model.tokenizer, model.frame)
     sentence = "She was the youngest. [MASK]"
     ids = model.tokenizer.encode(sentence).tolist()
     if model.config.model.architecture == "encoder":
@@ -149,7 +151,7 @@ def test_scores_of_text_and_of_ids(imports, tmp_path):
     from lmjax.infer import score
 
     model = trained.load(str(imports / "bert"), devices=jax.devices()[:1])
-    framing = Framing(model.config.model, 640, model.tokenizer)
+    framing = Framing(model.config.model, 640, model.tokenizer, model.frame)
     ids = [2, *model.tokenizer.encode("the youngest of the two").tolist(), 3]
     scorer = score.Scorer(model.model, model.params, model.batch_sharding, batch_tokens=1024)
     with model.context():

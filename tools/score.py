@@ -4,7 +4,8 @@ python tools/score.py --workdir=runs/gpt2_tiny --input=lines.jsonl --output=scor
 
 A line of a decoder has `text` or `token_ids`; of an encoder the same and, where its tokenizer names
 no mask, `mask_id` (its score is the pseudo-log-likelihood); of an encoder-decoder `source` and
-`target`, or `source_ids` and `target_ids`. Free fields of the run's config may be set, such as
+`target`, or `source_ids` and `target_ids`. Text gets the special tokens that the objective put
+around it. Free fields of the run's config may be set, such as
 --config.mesh.preset=fsdp for a model that is too large for one device.
 """
 
@@ -42,7 +43,11 @@ def main(overrides: cli.Overrides) -> None:
     model = trained.load(_WORKDIR.value, step=_STEP.value, dtype=_DTYPE.value, overrides=overrides)
     log(f"{_WORKDIR.value}: {model.config.family} at step {model.step}")
     frame = Framing(
-        model.config.model, model.model.vocab_size, model.tokenizer, model.decoder_start_id
+        model.config.model,
+        model.model.vocab_size,
+        model.tokenizer,
+        model.frame,
+        model.decoder_start_id,
     )
     scorer = Scorer(
         model.model, model.params, model.batch_sharding, batch_tokens=_BATCH_TOKENS.value

@@ -193,7 +193,8 @@ def config_of(published: Published, overrides: Mapping[str, Any]) -> Config:
     recipe = {
         "family": published.family,
         "model": model.model_dump(),
-        "objective": {"name": objectives.USUAL[model.architecture]},
+        "objective": {"name": objectives.USUAL[model.architecture]}
+        | families.published_objective(published.family),
         "data": {"seq_len": _seq_len(model.max_positions)},
     }
     flat = fields_lib.flatten(recipe) | dict(overrides)

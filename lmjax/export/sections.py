@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmjax import flops
+from lmjax import flops, objectives
 from lmjax.config import Config
 from lmjax.data.files import BUNDLED
 from lmjax.export import curve, recipe, sums
@@ -14,6 +14,7 @@ from lmjax.export.facts import Facts, base_name, base_names
 from lmjax.export.markdown import code, shown, table
 from lmjax.export.snippet import snippet
 from lmjax.hf.format import Format
+from lmjax.objectives.description import Description
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Subject:
       dtype: of the weights in the folder.
       repo: OWNER/NAME on the Hub; None: not known.
       license: identifier of the Hub; None: the owner has yet to choose.
-      names_sentinels: whether the tokenizer calls the first sentinel <extra_id_0>.
+      sentinels: their ids, first to last.
+      names_sentinels: whether the tokenizer calls the first one <extra_id_0>.
       files: names of what the folder holds.
     """
 
@@ -37,6 +39,7 @@ class Subject:
     dtype: str
     repo: str | None
     license: str | None
+    sentinels: Sequence[int] = ()
     names_sentinels: bool = False
     files: Collection[str] = ()
 
@@ -46,6 +49,11 @@ class Subject:
         return "tokenizer.json" in self.files
 
     @property
+    def objective(self) -> Description:
+        """What the objective says of itself."""
+        return objectives.describe(self.facts.config)
+
+    @property
     def name(self) -> str:
         """What the model is called."""
         return self.repo.split("/")[1] if self.repo else self.facts.name
@@ -53,17 +61,16 @@ class Subject:
 
 PLACE = "PATH_OF_THIS_FOLDER"
 
-KINDS = {
-    "encoder": "an encoder, pre-trained by masked language modelling",
-    "decoder": "a decoder, pre-trained by causal language modelling",
-    "encoder_decoder": "an encoder-decoder, pre-trained by span corruption",
+_KINDS = {
+    "encoder": "an encoder",
+    "decoder": "a decoder",
+    "encoder_decoder": "an encoder-decoder",
 }
 _PURPOSES = {
-    "encoder": "It is for features of text, for fine-tuning (classification, tagging, retrieval) "
-    "and for filling masked places. It does not generate text.",
-    "decoder": "It is for continuing a text and for scoring how likely one is.",
-    "encoder_decoder": "As it is, it fills hidden spans of a text; it is meant to be fine-tuned to "
-    "tasks that turn one text into another.",
+    "encoder": "It is for features of text and for fine-tuning (classification, tagging, "
+    "retrieval). It does not generate text.",
+    "decoder": "It is for prompts, for fine-tuning and for scoring how likely a text is.",
+    "encoder_decoder": "It is meant to be fine-tuned to tasks that turn one text into another.",
 }
 # What holds only where all training is known.
 _NOT = {
@@ -84,8 +91,9 @@ def head(subject: Subject) -> str:
         )
     else:
         what = (
-            f"A `{subject.fmt.stock_class}` of {size}: {KINDS[model.architecture]}, with lmjax, "
-            f"a code base for pre-training in JAX. {_origin(facts)}"
+            f"A `{subject.fmt.stock_class}` of {size}: {_KINDS[model.architecture]}, pre-trained "
+            f"by {subject.objective.name}, with lmjax, a code base for pre-training in JAX. "
+            f"{_origin(facts)}"
         )
     return f"# {shown(subject.name)}\n\n{what}"
 
@@ -108,19 +116,22 @@ def _origin(facts: Facts) -> str:
 def use(subject: Subject) -> str:
     """What it is for, and how it is loaded."""
     architecture = subject.facts.config.model.architecture
-    objective = subject.facts.config.objective.name
+    objective, is_trained = subject.objective, subject.facts.is_trained
     name = subject.repo or PLACE
     text = snippet(
         architecture,
         subject.fmt.stock_class,
         name,
         subject.ids,
+        objective.frame,
         has_tokenizer=subject.has_tokenizer,
-        names_sentinels=subject.has_tokenizer and subject.names_sentinels,
-        fills_spans=objective == "span_corruption" and subject.facts.is_trained,
+        prompts=objective.prompts if is_trained else (),
+        sentinels=subject.sentinels,
+        names_sentinels=subject.names_sentinels,
     )
     known = subject.facts.imported is None and subject.facts.config.train.init_from is None
-    purpose = _PURPOSES[architecture] + _NOT[architecture] * known
+    purpose = f"As it is, it {objective.does}. " * is_trained
+    purpose += _PURPOSES[architecture] + _NOT[architecture] * known
     without = "" if subject.has_tokenizer else " The folder holds no tokenizer: it takes ids."
     return (
         f"## Use\n\n{purpose}{without} No code beyond transformers is needed or "
@@ -147,7 +158,7 @@ def results(subject: Subject) -> str:
     if not rows:
         return "## Results\n\nNothing was measured."
     lines = [["row of metrics.jsonl", *(f"step {row['step']}" for row in rows.values())]]
-    plain = facts.config.objective.name not in _CONTENT
+    plain = not subject.objective.left_out
     for key, title in _MEASURES:
         if any(key in row for row in rows.values()) and not (plain and "content" in key):
             values = (str(row[key]) if key in row else "" for row in rows.values())
@@ -168,14 +179,9 @@ def results(subject: Subject) -> str:
     return "\n\n".join(parts)
 
 
-_CONTENT = {
-    "mlm": "Content loss leaves out the chosen tokens that were shown unchanged or replaced by "
-    "random ones. ",
-    "span_corruption": "Content loss leaves out sentinels and end tokens. ",
-}
-
-
 def _reading(subject: Subject, has_bits: bool) -> str:
+    left_out = subject.objective.left_out
+    content = f"Content loss leaves out {left_out}. " * bool(left_out)
     bits = "Bits per byte of UTF-8 compare models of different tokenizers. " * has_bits
     rounded = (
         "They were measured with float32 parameters; those in this folder are rounded to "
@@ -184,7 +190,7 @@ def _reading(subject: Subject, has_bits: bool) -> str:
     return (
         "A unigram model knows the frequencies of the tokens it has to predict and no context: "
         "what is below it, the model has learned from context. "
-        f"{_CONTENT.get(subject.facts.config.objective.name, '')}"
+        f"{content}"
         "Accuracy is the share of predictions with the right token on top. The train column is "
         f"the mean over the steps since the row before. {bits}{rounded}"
     ).rstrip()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from lmjax.objectives.description import MASK, Frame, Prompt
+
+_IDS = "IDS"  # in the code: where an example of them goes
 _HEAD = """\
 import torch
 from transformers import {classes}
@@ -23,7 +27,7 @@ print(tokenizer.convert_ids_to_tokens(output.logits[masked].topk(5).indices[0]))
 features = output.hidden_states[-1]  # [rows, tokens, width], for a head of your own
 """,
         """\
-input_ids = torch.tensor([{ids}])
+input_ids = torch.tensor([IDS])
 with torch.no_grad():
     output = model(input_ids, output_hidden_states=True)
 print(output.logits[0].topk(5).indices)  # the likeliest ids at each place
@@ -39,7 +43,7 @@ with torch.no_grad():
 print(tokenizer.decode(output[0]))
 """,
         """\
-input_ids = torch.tensor([{ids}])
+input_ids = torch.tensor([IDS])
 with torch.no_grad():
     output = model.generate(input_ids, max_new_tokens=20, do_sample=True)
     loss = model(input_ids, labels=input_ids).loss  # nats per token: a score
@@ -54,7 +58,7 @@ model.train()
 model(**inputs, labels=labels).loss.backward()  # fine-tuning to text-to-text
 """,
         """\
-input_ids, labels = torch.tensor([{ids}]), torch.tensor([{ids}])
+input_ids, labels = torch.tensor([IDS]), torch.tensor([IDS])
 model.train()
 model(input_ids, labels=labels).loss.backward()  # fine-tuning to text-to-text
 """,
@@ -62,38 +66,17 @@ model(input_ids, labels=labels).loss.backward()  # fine-tuning to text-to-text
 }
 
 
-# Filling spans, where lmjax has trained that: sentinels have names, have none, there are only ids.
-_SPANS = (
-    """\
-inputs = tokenizer("It is <extra_id_0> today.", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))  # fill the span
-
-""",
-    """\
-sentinel = model.config.vocab_size - 1  # of the first hidden span; that of the next is one less
-before, after = (tokenizer(t, add_special_tokens=False).input_ids for t in ("It is", "today."))
-input_ids = torch.tensor([[*before, sentinel, *after, tokenizer.eos_token_id]])
-print(tokenizer.decode(model.generate(input_ids, max_new_tokens=20)[0]))  # fill the span
-
-""",
-    """\
-sentinel = model.config.vocab_size - 1  # of the first hidden span; that of the next is one less
-input_ids = torch.tensor([[7, sentinel, 8, {eos}]])
-print(model.generate(input_ids, max_new_tokens=20)[0])  # fill the span
-
-""",
-)
-
-
 def snippet(
     architecture: str,
     stock_class: str,
     name: str,
     ids: Mapping[str, int | None],
+    frame: Frame,
     *,
     has_tokenizer: bool,
-    names_sentinels: bool,
-    fills_spans: bool,
+    prompts: Sequence[Prompt] = (),
+    sentinels: Sequence[int] = (),
+    names_sentinels: bool = False,
 ) -> str:
     """Code that loads and uses the model.
 
@@ -102,24 +85,95 @@ def snippet(
       stock_class: of transformers.
       name: what `from_pretrained` gets.
       ids: special ids, by name.
+      frame: names of those around a text of an encoder-decoder.
       has_tokenizer: whether its files are in the folder.
-      names_sentinels: whether text can spell <extra_id_0> to it.
-      fills_spans: whether it was trained by span corruption here.
+      prompts: what it was trained to answer.
+      sentinels: their ids.
+      names_sentinels: whether text can spell <extra_id_0> to that tokenizer.
     """
-    spans = _SPANS[0 if names_sentinels else 1 if has_tokenizer else 2]
-    text = spans * fills_spans + _USE[architecture][0 if has_tokenizer else 1]
+    framed = _Framed(ids, frame, sentinels)
+    shown = []
+    for prompt in filter(framed.has, prompts):
+        if has_tokenizer and (names_sentinels or all(isinstance(p, str) for p in prompt.parts)):
+            shown.append(_in_text(prompt, len(sentinels)))
+        else:
+            shown.append(_in_ids(prompt, framed, has_tokenizer))
+    text = "".join(shown) + "\n" * bool(shown) + _USE[architecture][0 if has_tokenizer else 1]
     classes = f"AutoTokenizer, {stock_class}" if has_tokenizer else stock_class
     head = _HEAD.format(classes=classes, stock_class=stock_class, name=name)
     if has_tokenizer:
         return f'{head}tokenizer = AutoTokenizer.from_pretrained("{name}")\n\n{text}'
-    return f"{head}\n{text.format(ids=_example(architecture, ids), eos=ids.get('eos'))}"
+    return f"{head}\n{text.replace(_IDS, str(_example(architecture, framed)))}"
 
 
-def _example(architecture: str, ids: Mapping[str, int | None]) -> list[int]:
-    """A few ids, framed as the model is used to; words are those from 7 on, whatever they mean."""
-    framed = {
+def _in_text(prompt: Prompt, num_sentinels: int) -> str:
+    """The prompt as text that spells its special tokens."""
+    parts = []
+    for part in prompt.parts:
+        if part == MASK:
+            part = " {tokenizer.mask_token}"
+        elif isinstance(part, int):
+            part = f" <extra_id_{part % num_sentinels}>"
+        parts.append(part)
+    text, f = "".join(parts).strip(), "f" * (MASK in prompt.parts)
+    output = "tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0])"
+    inputs = f'inputs = tokenizer({f}"{text}", return_tensors="pt")'
+    return f"{inputs}\nprint({output})  # {prompt.does}\n"
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """Ids as a model is used to them."""
+
+    ids: Mapping[str, int | None]
+    frame: Frame
+    sentinels: Sequence[int]
+
+    def has(self, prompt: Prompt) -> bool:
+        """Whether there are ids for its special tokens."""
+        count = len(self.sentinels)
+        return all(
+            part != MASK or self.ids.get("mask") is not None
+            if isinstance(part, str)
+            else -count <= part < count
+            for part in prompt.parts
+        )
+
+    def __call__(self, parts: Iterable[str | int]) -> str:
+        """A list of Python: the parts, which are code already, between the special ids."""
+        before, behind = ([self.ids.get(name) for name in side] for side in self.frame)
+        inside = [*before, *parts, *behind]
+        return f"[{', '.join(str(part) for part in inside if part is not None)}]"
+
+
+def _in_ids(prompt: Prompt, framed: _Framed, has_tokenizer: bool) -> str:
+    """The prompt as ids; words are those from 7 on, whatever they mean, or the tokenizer's."""
+    parts, word = [], 7
+    for part in prompt.parts:
+        if part == MASK:
+            parts.append(framed.ids.get("mask"))
+        elif isinstance(part, int):
+            parts.append(framed.sentinels[part])
+        elif has_tokenizer:
+            parts.append(f'*tokenizer("{part}", add_special_tokens=False).input_ids')
+        else:
+            parts.append(word)
+            word += 1
+    output = "model.generate(input_ids, max_new_tokens=20)[0]"
+    output = f"tokenizer.decode({output})" if has_tokenizer else output
+    does = prompt.does
+    if any(isinstance(part, int) and part >= 0 for part in prompt.parts):
+        does += f"; sentinels count down from {framed.sentinels[0]}"
+    return f"input_ids = torch.tensor([{framed(parts)}])\nprint({output})  # {does}\n"
+
+
+def _example(architecture: str, framed: _Framed) -> str:
+    """A few ids, framed as the model is used to; words as above."""
+    ids = framed.ids
+    parts = {
         "encoder": [ids.get("cls"), 7, ids.get("mask"), 8, ids.get("sep")],
         "decoder": [ids.get("bos"), 7, 8],
-        "encoder_decoder": [7, 8, 9, ids.get("eos")],
-    }
-    return [token for token in framed[architecture] if token is not None]
+    }.get(architecture)
+    if parts is None:
+        return framed([7, 8, 9])
+    return str([token for token in parts if token is not None])

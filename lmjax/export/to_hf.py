@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors.numpy
 
-from lmjax import families, paths
+from lmjax import families, objectives, paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.progress import Progress
@@ -63,9 +63,14 @@ def describe(path: str, dtype: str) -> Exportable:
     config, tokenizer = run.config, tokenizer_lib.load(paths.join(path, "tokenizer"))
     ids = trained.special_ids(config, tokenizer)
     fmt, hf_config = _expressed(config, ids, dtype)
+    imported = "model_type" in (run.source or {})  # and may have learned to begin otherwise
+    if config.model.architecture == "encoder_decoder" and not imported:
+        before, _ = objectives.describe(config).frame
+        if "bos" in before:
+            hf_config["forced_bos_token_id"] = ids["bos"]
     generation = None
     if fmt.generates:
-        names = [f"{name}_token_id" for name in fmt.ids] + ["forced_eos_token_id"]
+        names = [f"{name}_token_id" for name in (*fmt.ids, "forced_bos", "forced_eos")]
         said = {name: hf_config[name] for name in names if hf_config.get(name) is not None}
         generation = {"_from_model_config": True, **said}
     return Exportable(config, fmt, hf_config, generation, ids, tokenizer)
@@ -126,8 +131,10 @@ def export(
         tensors = _tensors(model, checkpoints, found, path)
         numbers = _write_weights(folder, tensors, dtype, max_shard_bytes, progress)
     _write_configs(folder, model)
+    sentinels = tokenizer_files.sentinel_ids(model.config, model.tokenizer)
     named = tokenizer_files.names_sentinels(model.config, model.tokenizer)
-    lacks = card.write(Subject(facts, model.fmt, model.ids, dtype, repo, license, named), folder)
+    subject = Subject(facts, model.fmt, model.ids, dtype, repo, license, sentinels, named)
+    lacks = card.write(subject, folder)
     sums.write(folder)
     missing = f"; its card lacks {' and '.join(lacks)}" if lacks else ""
     return (

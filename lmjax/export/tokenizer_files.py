@@ -1,15 +1,19 @@
 """A run's tokenizer -> the files from which transformers' `AutoTokenizer` makes the same.
 
-| architecture | names in tokenizer_config.json | around a text |
+Which names tokenizer_config.json has beside pad, unk and eos, and what stands around a text, the
+objective says (`lmjax.objectives.description`):
+
+| trained by | names | around a text |
 |---|---|---|
-| encoder | pad unk bos eos cls sep mask | `<s>` A `</s>` (B `</s>`), as in rows of masked LM |
-| encoder_decoder | pad unk eos, `<extra_id_0>` ... | A `</s>` (B `</s>`) |
-| decoder | pad unk, bos and eos are `</s>` | nothing |
+| masked LM, denoising | bos cls sep mask | `<s>` A `</s>` (B `</s>`) |
+| span corruption, UL2 | `<extra_id_0>` ... | A `</s>` (B `</s>`) |
+| prefix LM | | A `</s>` (B `</s>`) |
+| causal LM | bos, which is `</s>`, too | nothing |
 
 A decoder's text gets nothing, as when lmjax scores it: in training a document follows on the end of
 the one before, so an end behind a prompt would begin another document. A decoder pads on the left,
 because what is generated follows on the right end of each row; the others on the right, as in
-training. A name that an architecture does not use stays text.
+training. A name that an objective does not use stays text.
 
 **Text that spells a special token** is that token to transformers: "<mask>" is how one asks what
 the mask hides. White space in front of a mask or sentinel belongs to it, because the piece that it
@@ -35,12 +39,8 @@ from lmjax.train import trained
 
 CONFIG = "tokenizer_config.json"
 
-_NAMES = {
-    "encoder": ("pad", "unk", "bos", "eos", "cls", "sep", "mask"),
-    "encoder_decoder": ("pad", "unk", "eos"),
-    "decoder": ("pad", "unk", "bos", "eos"),
-}
-_FRAMES = {"encoder": ("bos", TEXT, "eos"), "encoder_decoder": (TEXT, "eos"), "decoder": (TEXT,)}
+_NAMES = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
+_ALWAYS = ("pad", "unk", "eos")
 
 
 def write(folder: str, config: Config, tokenizer: AnyTokenizer) -> str:
@@ -75,8 +75,10 @@ def files(config: Config, tokenizer: AnyTokenizer) -> dict[str, bytes]:
     published: Mapping[str, bytes] | None = getattr(tokenizer, "published_files", None)
     if published is not None:
         return dict(published)
-    architecture, ids = config.model.architecture, trained.special_ids(config, tokenizer)
-    names = {name: tokenizer.piece(ids[name]) for name in _NAMES[architecture]}
+    objective, ids = objectives.describe(config), trained.special_ids(config, tokenizer)
+    used_names = [name for name in _NAMES if name in (*_ALWAYS, *objective.special)]
+    names = {name: tokenizer.piece(ids[name]) for name in used_names}
+    before, behind = ([names[name] for name in side] for side in objective.frame)
     by_id = {ids[name]: content for name, content in names.items()}
     used = [Special(by_id[i], i, by_id[i] == names.get("mask")) for i in sorted(by_id)]
     main = tokenizer_json.from_sentencepiece(
@@ -84,7 +86,7 @@ def files(config: Config, tokenizer: AnyTokenizer) -> dict[str, bytes]:
         tokenizer.config["model_type"],
         tokenizer.unk_id,
         used + _behind(config, tokenizer),
-        [names.get(part, part) for part in _FRAMES[architecture]],
+        [*before, TEXT, *behind],
     )
     described = _described(config, tokenizer, names)
     return {MAIN: main, CONFIG: (json.dumps(described, indent=2) + "\n").encode()}
@@ -94,30 +96,37 @@ def names_sentinels(config: Config, tokenizer: AnyTokenizer) -> bool:
     """Whether `<extra_id_0>` is the first sentinel to the tokenizer's files."""
     if isinstance(tokenizer, JsonTokenizer):
         return tokenizer.sentinels != (None, None)
-    return isinstance(tokenizer, Tokenizer) and bool(_sentinels(config, tokenizer))
+    return isinstance(tokenizer, Tokenizer) and bool(sentinel_ids(config, tokenizer))
 
 
-def _sentinels(config: Config, tokenizer: Tokenizer) -> list[str]:
-    """Their names, first to last; no more than there are rows behind the tokenizer's own."""
-    room = config.model.vocab_size - tokenizer.vocab_size
-    return [f"<extra_id_{k}>" for k in range(min(objectives.num_sentinels(config), room))]
+def sentinel_ids(config: Config, tokenizer: AnyTokenizer) -> list[int]:
+    """Ids of the sentinels, first to last: the tokenizer's own, or rows behind its ids."""
+    first, count = getattr(tokenizer, "sentinels", (None, None))
+    if first is None:
+        room = config.model.vocab_size - tokenizer.vocab_size
+        first, count = config.model.vocab_size - 1, min(objectives.num_sentinels(config), room)
+    return [first - number for number in range(count)]
+
+
+def sentinel_name(number: int) -> str:
+    """What a sentinel is called where it has a name."""
+    return f"<extra_id_{number}>"
 
 
 def _behind(config: Config, tokenizer: Tokenizer) -> list[Special]:
     """Tokens of the rows behind the tokenizer's own: sentinels, and names for rows between."""
-    sentinels = _sentinels(config, tokenizer)
-    if not sentinels:
+    ids = sentinel_ids(config, tokenizer)
+    if not ids:
         return []
-    sentinel_id = tokenizer.ids(config.model.vocab_size).sentinel
-    first = sentinel_id(len(sentinels) - 1)
-    unused = [Special(f"<unused_{i}>", i) for i in range(tokenizer.vocab_size, first)]
-    named = [Special(name, sentinel_id(k), takes_space=True) for k, name in enumerate(sentinels)]
+    unused = [Special(f"<unused_{i}>", i) for i in range(tokenizer.vocab_size, ids[-1])]
+    named = [Special(sentinel_name(k), i, takes_space=True) for k, i in enumerate(ids)]
     return unused + named[::-1]
 
 
 def _described(config: Config, tokenizer: Tokenizer, names: Mapping[str, str]) -> dict[str, Any]:
     """tokenizer_config.json, in words that transformers 4 and 5 read alike."""
-    is_decoder, sentinels = config.model.architecture == "decoder", _sentinels(config, tokenizer)
+    is_decoder = config.model.architecture == "decoder"
+    sentinels = [sentinel_name(k) for k in range(len(sentinel_ids(config, tokenizer)))]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.model.max_positions or config.data.seq_len,

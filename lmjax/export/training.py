@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmjax.config import Config, ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from lmjax import objectives
+from lmjax.batch import Ids
+from lmjax.config import Config, OptimizerConfig, ScheduleConfig
 from lmjax.export.facts import Facts
 from lmjax.export.markdown import shown, table
+from lmjax.objectives.description import percent
 from lmjax.train.console import duration
 
 
@@ -14,7 +17,9 @@ def section(facts: Facts) -> str:
     """Objective, optimizer, schedule, batch, amount, precision, hardware, time."""
     config, train = facts.config, facts.config.train
     lines = [
-        ("objective", _objective(config.objective)),
+        *_objective(config),
+        ("rows", _rows(config)),
+        *([("z-loss", f"{train.z_loss:g}")] if train.z_loss else []),
         ("optimizer", _optimizer(config.optimizer)),
         ("schedule", _schedule(config.schedule)),
         ("batch", f"{train.global_batch_size:,} rows of {config.data.seq_len:,} tokens"),
@@ -24,23 +29,33 @@ def section(facts: Facts) -> str:
         ("seed", str(facts.meta.get("seed", train.seed))),
         *_hardware(facts, config),
     ]
-    if train.z_loss:
-        lines.insert(1, ("z-loss", f"{train.z_loss:g}"))
     return f"## Training\n\n{table(['', ''], lines)}"
 
 
-def _objective(objective: ObjectiveConfig) -> str:
-    rate, mask = objective.mask_rate, objective.mask_token_share
-    random = objective.random_token_share
-    return {
-        "clm": "causal language modelling: each token from those before it",
-        "mlm": f"masked language modelling: {_percent(rate)} of the tokens"
-        f"{', in whole words,' * objective.whole_word} are predicted; "
-        f"{_percent(mask)} of these are shown as the mask, {_percent(random)} as a random token, "
-        "the rest as they are",
-        "span_corruption": f"span corruption: {_percent(rate)} of the tokens are hidden, in spans "
-        f"of {objective.mean_span_length:g} tokens on average",
-    }.get(objective.name, objective.name)
+def _objective(config: Config) -> list[tuple[str, str]]:
+    trained, held_out = (objectives.describe(config, evaluation=e) for e in (False, True))
+    lines = [("objective", f"{trained.name}: {trained.how}")]
+    if held_out.how != trained.how:
+        lines.append(("on held-out text", held_out.how))
+    return lines
+
+
+_PACKING = {
+    "stream": "cut from the stream of all documents",
+    "document": "one document each, longer ones cut",
+    "pack": "as many whole documents as fit, longer ones cut",
+}
+
+
+def _rows(config: Config) -> str:
+    data, said = config.data, _PACKING[config.data.packing]
+    if data.packing == "document":
+        return said
+    cross = data.packing == "stream" and data.cross_documents
+    if data.packing == "stream" and cross is None:
+        ids = Ids(num_ids=config.tokenizer.vocab_size, num_rows=config.model.vocab_size)
+        cross = objectives.make(config, ids).joins_documents
+    return f"{said}; {'all of a row is one text' if cross else 'no document sees another'}"
 
 
 _CONSTANTS = {
@@ -64,15 +79,11 @@ def _schedule(schedule: ScheduleConfig) -> str:
         held = schedule.hold_steps or schedule.warmup_steps
         parts.append(f"peak held until step {held:,}")
     elif schedule.name != "constant":
-        final = _percent(schedule.final_fraction)
+        final = percent(schedule.final_fraction)
         parts.append(f"down to {final} of the peak at step {schedule.decay_steps:,}")
     if schedule.name == "wsd":
-        parts.append(f"in the last {_percent(schedule.cooldown_fraction)} of the steps")
+        parts.append(f"in the last {percent(schedule.cooldown_fraction)} of the steps")
     return ", ".join(parts)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
 
 
 def _planned(facts: Facts) -> str:

@@ -65,6 +65,14 @@ def decoder_start(family_name: str) -> str:
     return getattr(FAMILIES[family_name], "DECODER_START", "pad")
 
 
+def published_objective(family_name: str) -> dict[str, Any]:
+    """Fields of the objective that a family's published models were trained by.
+
+    Empty where it is the usual one of their architecture.
+    """
+    return dict(getattr(FAMILIES[family_name], "OBJECTIVE", {}))
+
+
 def _known(field: str, name: Any, names: Iterable[str]) -> str:
     """`name`, if it is one of `names`."""
     names = list(names)

@@ -19,6 +19,7 @@ from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
 
 DECODER_START = "eos"  # the special token in front of what the decoder reads
+OBJECTIVE = {"name": "denoising", "mask_rate": 0.3}  # what its published models were trained by
 
 BASE: dict[str, Any] = {
     "architecture": "encoder_decoder",

@@ -1,12 +1,23 @@
 """What a user gives to be scored, a JSON object, -> `score.Example`; one way for each variant.
 
-| architecture | as text | as ids | framed |
-|---|---|---|---|
-| decoder | `text` | `token_ids` | text: no special ids |
-| encoder | `text` | `token_ids`, `mask_id` | text: bos, ids, eos, as in rows of masked LM |
-| encoder_decoder | `source`, `target` | `source_ids`, `target_ids` | texts: eos behind both |
+| architecture | as text | as ids |
+|---|---|---|
+| decoder | `text` | `token_ids` |
+| encoder | `text` | `token_ids`, `mask_id` |
+| encoder_decoder | `source`, `target` | `source_ids`, `target_ids` |
 
-Ids are taken as they are given. In front of the decoder's inputs stands its start token.
+Text is framed by special ids as in training:
+
+| trained by | framed |
+|---|---|
+| causal LM | no special ids |
+| masked LM | bos, ids, eos |
+| denoising | bos, ids, eos; source and target alike |
+| span corruption, prefix LM, UL2 | ids, eos; source and target alike |
+| a mixture of these | as by the part of the largest weight |
+
+Ids are taken as they are given; text has no sentinels, masks and mode tokens, so what is asked with
+those is given as ids. In front of the decoder's inputs stands its start token.
 """
 
 from __future__ import annotations
@@ -24,6 +35,7 @@ from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.errors import UserError
 from lmjax.infer import score
 from lmjax.infer.score import Example
+from lmjax.objectives.description import Frame
 
 _TEXTS = {"decoder": ("text",), "encoder": ("text",), "encoder_decoder": ("source", "target")}
 _IDS = {"text": "token_ids", "source": "source_ids", "target": "target_ids"}
@@ -37,12 +49,14 @@ class Framing:
       config: of the model.
       vocab_size: rows of its embedding.
       tokenizer: what text is encoded with, and whose ids are special.
+      frame: names of the special ids in front of a text and of those behind it.
       decoder_start_id: of an encoder-decoder; else None.
     """
 
     config: ModelConfig
     vocab_size: int
     tokenizer: AnyTokenizer
+    frame: Frame
     decoder_start_id: int | None = None
 
     def __call__(self, record: Mapping[str, Any]) -> Example:
@@ -87,11 +101,8 @@ class Framing:
         if not isinstance(value, str):
             raise UserError(f"{name} is {_shown(value)}, not text; give it in quotes")
         ids = self._encoded(name, value)
-        if self.config.architecture == "encoder":
-            ids = [self._framing("bos"), *ids, self._framing("eos")]
-        elif self.config.architecture == "encoder_decoder":
-            ids = [*ids, self._framing("eos")]
-        return np.asarray(ids, np.int32)
+        before, behind = ([self._framing(special) for special in side] for side in self.frame)
+        return np.array([*before, *ids, *behind], np.int32)
 
     def _framing(self, name: str) -> int:
         token = getattr(self.tokenizer, f"{name}_id")

@@ -1,10 +1,10 @@
 """Objectives: windows of tokens and noise in, a batch out (`lmjax.batch.Objective`).
 
-An objective is a module of this folder with `make(config, ids)`, `ARCHITECTURE`, the kind of model
-it trains, and `NUM_SENTINELS`, the ids that it needs at the top of the embedding beside those of
-the tokenizer. Its name is the module's; nothing else has to be told of it. One that is made of
-others has `parts(config)` instead of the last, and None for `ARCHITECTURE`; one that asks for
-`Ids.pieces` has `needs_pieces(config)`, too.
+An objective is a module of this folder with `make(config, ids)`, `describe(config)`, what it says
+of itself, `ARCHITECTURE`, the kind of model it trains, and `NUM_SENTINELS`, the ids that it needs
+at the top of the embedding beside those of the tokenizer. Its name is the module's; nothing else
+has to be told of it. One that is made of others has `parts(config)` instead of the last, and None
+for `ARCHITECTURE`; one that asks for `Ids.pieces` has `needs_pieces(config)`, too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lmjax import fields as fields_lib
 from lmjax.batch import Ids, Objective
 from lmjax.config import Config
 from lmjax.errors import UserError
+from lmjax.objectives.description import Description
 
 
 def _found() -> dict[str, ModuleType]:
@@ -60,10 +61,24 @@ def make(config: Config, ids: Ids, *, evaluation: bool = False) -> Objective:
       UserError: its numbers are impossible together, or as `check`.
     """
     check(config)
+    return OBJECTIVES[config.objective.name].make(_rated(config, evaluation), ids)
+
+
+def describe(config: Config, *, evaluation: bool = False) -> Description:
+    """What the objective that a config names says of itself; for evaluation with the rates of that.
+
+    Raises:
+      UserError: as `check`.
+    """
+    check(config)
+    return OBJECTIVES[config.objective.name].describe(_rated(config, evaluation))
+
+
+def _rated(config: Config, evaluation: bool) -> Config:
     rate = config.objective.eval_mask_rate
     if evaluation and rate is not None:
-        config = fields_lib.replace(config, {"objective.mask_rate": rate})
-    return OBJECTIVES[config.objective.name].make(config, ids)
+        return fields_lib.replace(config, {"objective.mask_rate": rate})
+    return config
 
 
 def needs_pieces(config: Config) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from lmjax.batch import Batch, Ids, Spec
 from lmjax.config import Config
 from lmjax.noise import RowNoise
+from lmjax.objectives.description import Description
 from lmjax.objectives.segments import segments
 
 NUM_SENTINELS = 0
@@ -58,6 +59,17 @@ class CausalLM:
             "weights": weights_BT,
             "content_weights": weights_BT,
         }
+
+
+def describe(config: Config) -> Description:
+    """What it says of itself."""
+    del config
+    return Description(
+        name="causal language modelling",
+        how="each token is predicted from those before it",
+        does="continues a text",
+        special=("bos",),
+    )
 
 
 def make(config: Config, ids: Ids) -> CausalLM:

@@ -30,6 +30,7 @@ from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 from lmjax.objectives import two_sides, words
+from lmjax.objectives.description import MASK, Description, Prompt, percent
 
 NUM_SENTINELS = 0
 ARCHITECTURE = "encoder_decoder"
@@ -211,6 +212,23 @@ def needs_pieces(config: Config) -> bool:
     """It goes by words and sentences."""
     del config
     return True
+
+
+def describe(config: Config) -> Description:
+    """What it says of itself."""
+    objective = config.objective
+    order = "; the sentences come in any order" * objective.permute_sentences
+    return Description(
+        name="denoising",
+        how=f"{percent(objective.mask_rate)} of the words are hidden, in spans of "
+        f"{objective.mean_span_length:g} words on average, each behind one mask{order}; the "
+        "decoder writes the whole text",
+        does="restores a text of which masks hide parts",
+        frame=(("bos",), ("eos",)),
+        special=("bos", "cls", "sep", "mask"),
+        left_out="what the encoder reads as well, begin and end tokens",
+        prompts=(Prompt(("The weather is", MASK, " today."), "the whole text"),),
+    )
 
 
 def make(config: Config, ids: Ids) -> Denoising:

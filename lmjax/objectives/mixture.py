@@ -18,6 +18,7 @@ from lmjax.batch import Batch, Ids, Objective, Spec
 from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
+from lmjax.objectives.description import Description, percent
 
 ARCHITECTURE = None  # that of its parts
 
@@ -188,6 +189,28 @@ def parts(config: Config) -> Sequence[tuple[Config, float]]:
         changes |= {"objective.name": name, "objective.mixture": ()}
         found.append((fields_lib.replace(config, changes), weight))
     return found
+
+
+def describe(config: Config) -> Description:
+    """What its parts say; where they frame a text differently, it is the heaviest that does."""
+    from lmjax import objectives
+
+    weighted = [(objectives.describe(part), weight) for part, weight in parts(config)]
+    found, total = [part for part, _ in weighted], sum(weight for _, weight in weighted)
+    shares = [f"{percent(weight / total)} by {part.name} ({part.how})" for part, weight in weighted]
+    heaviest, _ = max(weighted, key=lambda pair: pair[1])
+    framed = f"; a text of its own is framed as by {heaviest.name}"
+    several = len({part.frame for part in found}) > 1
+    left_out = dict.fromkeys(f"in {part.name} {part.left_out}" for part in found if part.left_out)
+    return Description(
+        name=f"a mixture of {' and '.join(dict.fromkeys(part.name for part in found))}",
+        how=f"of the rows {', '.join(shares)}{framed * several}",
+        does=" and ".join(dict.fromkeys(part.does for part in found)),
+        frame=heaviest.frame,
+        special=tuple(dict.fromkeys(name for part in found for name in part.special)),
+        left_out=", ".join(left_out),
+        prompts=tuple(dict.fromkeys(prompt for part in found for prompt in part.prompts)),
+    )
 
 
 def make(config: Config, ids: Ids) -> Mixture:

@@ -25,6 +25,7 @@ from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 from lmjax.objectives.choose import choose, fill, positions
+from lmjax.objectives.description import Description, percent
 from lmjax.objectives.segments import segments
 from lmjax.objectives.words import word_starts
 
@@ -182,6 +183,22 @@ def _words(starts_BT: np.ndarray, candidates_BT: np.ndarray) -> tuple[np.ndarray
 def needs_pieces(config: Config) -> bool:
     """Whether the objective that `config` describes asks where words begin."""
     return config.objective.whole_word
+
+
+def describe(config: Config) -> Description:
+    """What it says of itself."""
+    objective = config.objective
+    words = ", in whole words," * objective.whole_word
+    return Description(
+        name="masked language modelling",
+        how=f"{percent(objective.mask_rate)} of the tokens{words} are predicted; "
+        f"{percent(objective.mask_token_share)} of these are shown as the mask, "
+        f"{percent(objective.random_token_share)} as a random token, the rest as they are",
+        does="fills masked places of a text",
+        frame=(("bos",), ("eos",)),
+        special=("bos", "cls", "sep", "mask"),
+        left_out="chosen tokens that were shown unchanged or replaced by random ones",
+    )
 
 
 def make(config: Config, ids: Ids) -> MaskedLM:

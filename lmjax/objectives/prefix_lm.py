@@ -21,6 +21,7 @@ from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 from lmjax.objectives import two_sides
+from lmjax.objectives.description import Description, Prompt
 
 NUM_SENTINELS = 0
 ARCHITECTURE = "encoder_decoder"
@@ -104,6 +105,20 @@ class PrefixLM:
         target = two_sides.gathered(tokens_BW, real_BW & ~prefix_BW, int(sizes["inputs"]), self.ids)
         content_BT = np.arange(target[0].shape[1]) < (length_B - prefix_B)[:, None]
         return two_sides.fields(*source, *target, content_BT, self.ids)
+
+
+def describe(config: Config) -> Description:
+    """What it says of itself."""
+    del config
+    return Description(
+        name="prefix language modelling",
+        how="the encoder reads the first part of a text, up to a random point, and the decoder "
+        "writes the rest",
+        does="continues a text",
+        frame=((), ("eos",)),
+        left_out="end tokens",
+        prompts=(Prompt(("The weather is",), "go on"),),
+    )
 
 
 def make(config: Config, ids: Ids) -> PrefixLM:

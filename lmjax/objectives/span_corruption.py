@@ -28,6 +28,7 @@ from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 from lmjax.objectives import two_sides
 from lmjax.objectives.choose import partition
+from lmjax.objectives.description import Description, Prompt, percent
 
 NUM_SENTINELS = 128
 ARCHITECTURE = "encoder_decoder"
@@ -187,6 +188,20 @@ class SpanCorruption:
         starts_BW = np.zeros((len(length_B), width + 1), np.int32)  # spans of no tokens lie behind
         np.put_along_axis(starts_BW, starts_BN, 1, axis=1)
         return np.cumsum(starts_BW[:, :-1], axis=1, dtype=np.int32)
+
+
+def describe(config: Config) -> Description:
+    """What it says of itself."""
+    rate, mean = config.objective.mask_rate, config.objective.mean_span_length
+    return Description(
+        name="span corruption",
+        how=f"{percent(rate)} of the tokens are hidden, in spans of {mean:g} tokens on average, "
+        "and written behind the sentinel that stands for their span",
+        does="fills hidden spans of a text",
+        frame=((), ("eos",)),
+        left_out="sentinels and end tokens",
+        prompts=(Prompt(("It is", 0, " today."), "fill the span"),),
+    )
 
 
 def make(config: Config, ids: Ids) -> SpanCorruption:

@@ -19,6 +19,7 @@ import dataclasses
 from lmjax.batch import Ids
 from lmjax.config import Config
 from lmjax.objectives import span_corruption
+from lmjax.objectives.description import Description, Prompt, percent
 from lmjax.objectives.mixture import Mixture, Part
 from lmjax.objectives.prefix_lm import PrefixLM
 from lmjax.objectives.span_corruption import SpanCorruption
@@ -37,6 +38,32 @@ SPANS = (
     ("X", 64.0, 0.5),
 )
 SEQUENTIAL_SHARE = 0.25
+
+
+def describe(config: Config) -> Description:
+    """What it says of itself."""
+    del config
+    spans = {
+        mode: ", ".join(
+            f"{mean:g} tokens ({percent(rate)})" for m, mean, rate in SPANS if m == mode
+        )
+        for mode in ("R", "X")
+    }
+    mode = {name: k - len(MODES) for k, name in enumerate(MODES)}  # the last sentinels
+    return Description(
+        name="UL2's mixture of denoisers",
+        how=f"{len(SPANS) + 1} denoisers in equal shares, each with a mode token in front; R: "
+        f"spans of {spans['R']} on average are hidden; X: spans of {spans['X']}; S: the last "
+        f"{percent(SEQUENTIAL_SHARE)} of a text are written",
+        does="fills hidden spans of a text and continues one",
+        frame=((), ("eos",)),
+        left_out="sentinels and end tokens",
+        prompts=(
+            Prompt((mode["R"], "It is", 0, " today."), "mode R: fill a short span"),
+            Prompt((mode["S"], "The weather is"), "mode S: go on"),
+            Prompt((mode["X"], "The weather", 0), "mode X: fill a long span"),
+        ),
+    )
 
 
 def make(config: Config, ids: Ids) -> Mixture:

@@ -1,10 +1,12 @@
 """Shows what the model is fed: any step's batch as text, or as arrays.
 
 Every sequence of the batch is decoded in the runs in which the model sees it: neighbouring segments
-differ in colour, special tokens and sentinels stand out by name, padding is counted. Where only
-some positions predict, what stands there (the mask, a random token in red, or the token itself,
-underlined) is followed by the hidden piece in braces, or by {=}. Else the targets follow, those
-without weight dim. Which of these there are is told by the fields of the batch alone.
+differ in colour, special tokens, sentinels and mode tokens stand out by name (that of an export:
+UL2's R, S, X are <extra_id_128> and the two behind it), padding is counted. Where only some
+positions predict, what stands there (the mask, a random token in red, or the token itself,
+underlined) is followed by the hidden piece in braces, or by {=}. Else the targets follow; dim are
+those that are given away or weigh nothing. Which of these there are is told by the fields of the
+batch alone.
 """
 
 from __future__ import annotations
@@ -126,12 +128,12 @@ def _sequences(row: Batch, ids: Ids) -> Iterator[tuple[str, list[Shown]]]:
             ],
         )
     if not hidden:
-        fields = (row[name].tolist() for name in ("targets", "weights", "segment_ids"))
+        fields = (row[name].tolist() for name in ("targets", "content_weights", "segment_ids"))
         yield (
             "targets  ",
             [
-                Shown(token, "" if weight else "dim")
-                for token, weight, segment in zip(*fields, strict=True)
+                Shown(token, "" if content else "dim")
+                for token, content, segment in zip(*fields, strict=True)
                 if segment
             ],
         )
@@ -163,7 +165,9 @@ def _counts(row: Mapping[str, np.ndarray], ids: Ids) -> str:
             parts.append(
                 f"{name.strip()}: {length} ids, {segment_ids.max()} segments, {padding} padding"
             )
-    parts.append(f"{int((row['weights'] > 0).sum())} predictions")
+    predicted, content = (int((row[n] > 0).sum()) for n in ("weights", "content_weights"))
+    given = f", {predicted - content} of them given away" * (content < predicted)
+    parts.append(f"{predicted} predictions{given}")
     hidden = _hidden(row)
     if hidden:
         kept = sum(int(row["inputs"][t]) == target for t, target in hidden.items())

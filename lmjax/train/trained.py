@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from lmjax import paths
+from lmjax import objectives, paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, JsonTokenizer
 from lmjax.nn.model import Model, smallest_batch
+from lmjax.objectives.description import Frame
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
 from lmjax.train import copied_checkpoints, setup, state, workdir
@@ -45,6 +46,11 @@ class Trained:
     decoder_start_id: int | None
     mesh: Mesh
     batch_sharding: NamedSharding
+
+    @property
+    def frame(self) -> Frame:
+        """Names of the special tokens in front of a text and of those behind it, as in training."""
+        return objectives.describe(self.config).frame
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:

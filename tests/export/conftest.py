@@ -37,15 +37,19 @@ def any_tokenizer(request, trained):
 
 @pytest.fixture
 def make_config():
-    """(family, tokenizer, fields of the model) -> resolved config of a small run."""
+    """(family, tokenizer, objective, fields of the model) -> resolved config of a small run.
 
-    def make(family, tok, **fields):
+    None for the usual objective; else its name, or its fields.
+    """
+
+    def make(family, tok, objective=None, **fields):
         base = families.FAMILIES[family].BASE
+        name = objective or OBJECTIVES[base["architecture"]]
         small = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "mlp_size": 64} | fields
         raw = {
             "family": family,
             "model": base | {"head_dim": 16} | small,
-            "objective": {"name": OBJECTIVES[base["architecture"]]},
+            "objective": objective if isinstance(objective, dict) else {"name": name},
             "data": {"seq_len": 64},
         }
         return setup.resolve(fields_lib.from_dict(families.resolve(raw)), tok.vocab_size)

@@ -18,6 +18,7 @@ from lmjax.config import Config
 from lmjax.export import card, curve, facts, recipe, sections
 from lmjax.export.sections import Subject
 from lmjax.export.snippet import snippet
+from lmjax.objectives.description import MASK, Prompt
 from lmjax.train import copied_checkpoints, metrics, workdir
 
 PNG = b"\x89PNG\r\n"
@@ -251,18 +252,21 @@ def test_free_text_is_only_shown(text, subject):
 @pytest.mark.parametrize(
     ("has_tokenizer", "names_sentinels"), [(True, True), (True, False), (False, False)]
 )
-@pytest.mark.parametrize("fills_spans", [True, False])
+@pytest.mark.parametrize("prompts", [(), (Prompt(("It is", 0, MASK, " today.", -1), "ask"),)])
 @pytest.mark.parametrize("architecture", card.PIPELINES)
-def test_snippets_are_python(architecture, fills_spans, has_tokenizer, names_sentinels):
+def test_snippets_are_python(architecture, prompts, has_tokenizer, names_sentinels):
     ids = {"cls": 3, "mask": None, "sep": 1, "bos": 1, "eos": 1}
     text = snippet(
         architecture,
         "SomeClass",
         "me/mine",
         ids,
+        ((), ("eos",)),
         has_tokenizer=has_tokenizer,
+        prompts=prompts,
+        sentinels=(99, 98),
         names_sentinels=names_sentinels,
-        fills_spans=fills_spans and architecture == "encoder_decoder",
     )
     compile(text, "snippet", "exec")
+    assert "# ask" not in text  # without an id for the mask
     assert 'from_pretrained("me/mine")' in text

@@ -82,7 +82,9 @@ def _harness(folder):
 def _ours(workdir):
     """log p(choice | context) of each choice of each question; a space belongs to the choice."""
     run = trained_lib.load(workdir, devices=jax.devices()[:1])
-    frame = Framing(run.config.model, run.model.vocab_size, run.tokenizer, run.decoder_start_id)
+    frame = Framing(
+        run.config.model, run.model.vocab_size, run.tokenizer, run.frame, run.decoder_start_id
+    )
     scorer = Scorer(run.model, run.params, run.batch_sharding, batch_tokens=1024)
     encode = lambda text: run.tokenizer.encode(text).tolist()
 

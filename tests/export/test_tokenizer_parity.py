@@ -24,12 +24,22 @@ DECODERS = {"gpt2": {}, "bloom": {"mlp_size": 128}, "llama": {"num_kv_heads": 1}
 BOTH = {"t5": {}, "bart": {}}
 FIELDS = ENCODERS | DECODERS | BOTH
 KIND = {name: "unigram" if number % 2 else "bpe" for number, name in enumerate(FIELDS)}
+SWIGLU = {"activation": "silu", "mlp_gated": True, "tie_embeddings": False, "scale_logits": False}
+PARTS = (("denoising", 1.0, ()), ("span_corruption", 2.0, (("mask_rate", 0.5),)))
+OTHERS = [  # what encoder-decoders are trained by beside span corruption
+    ("t5", "denoising", {}),
+    ("t5", "prefix_lm", {}),
+    ("t5", "ul2", SWIGLU),
+    ("bart", {"name": "mixture", "mixture": PARTS}, {}),
+]
 
 
-@pytest.mark.parametrize("family", FIELDS)
-def test_an_export_is_the_model(trained, make_config, family, tmp_path):
+@pytest.mark.parametrize(
+    ("family", "objective", "fields"), [*((f, None, FIELDS[f]) for f in FIELDS), *OTHERS]
+)
+def test_an_export_is_the_model(trained, make_config, family, objective, fields, tmp_path):
     tokenizer = trained(KIND[family], 600)
-    config = make_config(family, tokenizer, vocab_size=ROWS, **FIELDS[family])
+    config = make_config(family, tokenizer, objective, vocab_size=ROWS, **fields)
     rng, work, folder = np.random.default_rng(0), tmp_path / "work", tmp_path / "exported"
     shapes = weights.shapes(config.model)
     params = {k: rng.normal(0, 0.3, shape).astype("f") for k, shape in shapes.items()}

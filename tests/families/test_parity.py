@@ -79,6 +79,7 @@ OURS = {
     "olmo2": ("olmo2", "olmo2_1b", {"num_heads": 6, "num_kv_heads": 2}),
     "t5": ("t5", "base", {"num_heads": 3, "head_dim": 10, "num_encoder_layers": 1}),
     "t5_v1_1": ("t5", "v1_1_base", {"num_heads": 5, "head_dim": 10, "num_encoder_layers": 5}),
+    "ul2": ("t5", "v1_1_base", {"num_heads": 3, "head_dim": 8, "activation": "silu"}),
     "bart": ("bart", "base", {"num_heads": 6, "num_encoder_layers": 1}),
     "bart_own_heads": (
         "bart",

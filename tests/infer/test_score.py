@@ -172,7 +172,7 @@ def test_nothing_to_score_is_zero():
 
 def framing(family, **special):
     model, _ = make_model(family)
-    return Framing(model.config, VOCAB, IdsTokenizer(VOCAB, special), START)
+    return Framing(model.config, VOCAB, IdsTokenizer(VOCAB, special), ((), ()), START)
 
 
 def test_ids_are_taken_as_they_are():

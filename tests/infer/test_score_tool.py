@@ -1,5 +1,6 @@
 """From a workdir and JSON lines to JSON lines with scores; what goes wrong on the way."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -163,17 +164,25 @@ def test_texts_are_framed_as_in_training(run):
     tokenizer = model.tokenizer
     ids = tokenizer.encode("Call me\nIshmael").tolist()
 
-    def frame(family):
+    def frame(family, objective):
         config = config_lib.ModelConfig(**families.FAMILIES[family].BASE)
-        return Framing(config, 640, tokenizer, tokenizer.pad_id)
+        raw = {"model": config, "objective": {"name": objective}, "data": {"seq_len": 64}}
+        run = config_lib.Config(**raw)
+        used = dataclasses.replace(model, config=run).frame
+        return Framing(config, 640, tokenizer, used, tokenizer.pad_id)
 
-    example = frame("bert")({"text": "Call me\r\nIshmael"})
+    example = frame("bert", "mlm")({"text": "Call me\r\nIshmael"})
     assert example.inputs.tolist() == [tokenizer.bos_id, *ids, tokenizer.eos_id]
     assert (example.targets.tolist(), example.mask_id) == (ids, tokenizer.mask_id)
-    example = frame("t5")({"source": "", "target": "Call me\nIshmael"})
-    assert example.source.tolist() == [tokenizer.eos_id]
-    assert example.targets.tolist() == [*ids, tokenizer.eos_id]
-    assert example.inputs.tolist() == [tokenizer.pad_id, *ids]
+    for objective in ("span_corruption", "prefix_lm", "ul2"):
+        example = frame("t5", objective)({"source": "", "target": "Call me\nIshmael"})
+        assert example.source.tolist() == [tokenizer.eos_id]
+        assert example.targets.tolist() == [*ids, tokenizer.eos_id]
+        assert example.inputs.tolist() == [tokenizer.pad_id, *ids]
+    example = frame("bart", "denoising")({"source": "", "target": "Call me\nIshmael"})
+    assert example.source.tolist() == [tokenizer.bos_id, tokenizer.eos_id]
+    assert example.targets.tolist() == [tokenizer.bos_id, *ids, tokenizer.eos_id]
+    assert example.inputs.tolist() == [tokenizer.pad_id, tokenizer.bos_id, *ids]
 
 
 def count(record):

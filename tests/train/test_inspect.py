@@ -82,6 +82,29 @@ def test_sentinels_have_names_on_both_sides(inspect):
     assert "encoder: 64 ids, 1 segments, 0 padding; inputs: 14 ids" in text
 
 
+def test_of_a_whole_text_only_what_was_hidden_is_bright(inspect):
+    shown = inspect("denoising")
+    batch, text = shown.batches(2), printed(shown)
+    masks = int((batch["enc_inputs"] == shown.ids.mask).sum())
+    assert text.count("<mask>") == masks > 0
+    styled = printed(shown, styled=True)
+    assert styled.count("\x1b[1;7m<mask>") == masks
+    (bright, *_) = re.findall(r"targets  \x1b\[0m(.*)", styled)
+    bright = re.sub(r"\x1b\[(?:2|1;7)m.*?\x1b\[0m", "", bright)  # without what is given away
+    row = {name: field[0] for name, field in batch.items()}
+    hidden = row["targets"][row["content_weights"] > 0]
+    assert bright.replace(" ", "") == shown.tokenizer.decode(hidden).replace(" ", "")
+    given = int(row["weights"].sum()) - len(hidden)
+    assert f"{int(row['weights'].sum())} predictions, {given} of them given away" in text
+
+
+def test_mode_tokens_are_called_as_in_an_export(inspect):
+    text = printed(inspect("ul2"))
+    lines = [line for line in text.splitlines() if line.startswith("encoder  ")]
+    assert len(lines) == 4
+    assert all(re.match(r"encoder  <extra_id_(128|129|130)>", line) for line in lines)
+
+
 def test_arrays_stack_the_steps(inspect):
     shown = inspect("mlm")
     stacked = arrays(shown.batches, range(3))

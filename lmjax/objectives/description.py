@@ -1,0 +1,54 @@
+"""What an objective says of itself, to those who score, export and describe its models.
+
+An objective's module has `describe(config)`, which returns a `Description`; nothing outside the
+module knows more of it by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Frame = tuple[tuple[str, ...], tuple[str, ...]]
+
+MASK = "<mask>"  # a part of a prompt: the mask token, whatever the tokenizer calls it
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the encoder of an encoder-decoder reads, to show what was trained.
+
+    Attributes:
+      parts: text, `MASK`, and sentinels by their number; -1 is the last one, as in a list.
+      does: what the decoder then writes.
+    """
+
+    parts: tuple[str | int, ...]
+    does: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """An objective in words.
+
+    Attributes:
+      name: what it is called; a model is "pre-trained by" it.
+      how: what is read and what is predicted, with the numbers of the config.
+      does: what a model can do by it alone, after "it".
+      frame: names of the special tokens in front of a text and of those behind it.
+      special: names of the special tokens it uses beside pad, unk and eos: bos, cls, sep, mask.
+      left_out: which predictions content loss leaves out; empty: none.
+      prompts: for an encoder-decoder.
+    """
+
+    name: str
+    how: str
+    does: str
+    frame: Frame = ((), ())
+    special: tuple[str, ...] = ()
+    left_out: str = ""
+    prompts: tuple[Prompt, ...] = ()
+
+
+def percent(share: float) -> str:
+    """A share as it is read."""
+    return f"{100 * share:.4g} %"
