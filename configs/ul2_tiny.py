@@ -16,12 +16,12 @@ def get_config() -> ConfigDict:
             "model": {"preset": "tiny"},
             "objective": {"name": "ul2"},
             "tokenizer": {"vocab_size": 512},
-            "data": {"path": "bundled:corpus_small", "eval_fraction": 0.05, "seq_len": 32},
+            "data": {"path": "bundled:corpus_small", "eval_fraction": 0.05, "seq_len": 20},
             "optimizer": {"name": "adafactor", "learning_rate": 0.03, "weight_decay": 0.0},
             "schedule": {"name": "linear", "warmup_steps": 200, "final_fraction": 0.0},
-            "train": {"num_steps": 800, "global_batch_size": 64},
-            "checkpoint": {"every": 400},
-            "eval": {"every": 400, "num_batches": None},
+            "train": {"num_steps": 1000, "global_batch_size": 128},
+            "checkpoint": {"every": 500},
+            "eval": {"every": 500, "num_batches": None},
             "log": {"every": 50},
         }
     )
