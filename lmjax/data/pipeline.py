@@ -19,6 +19,7 @@ import numpy as np
 
 from lmjax import noise
 from lmjax.batch import INFO_PREFIX, SOURCE, Batch, Objective
+from lmjax.data.allocator import keep_freed
 from lmjax.data.mixture import Mixture
 from lmjax.data.rows import Rows
 
@@ -103,6 +104,7 @@ def _make(
     index_R: np.ndarray,
     row_R: np.ndarray,
 ) -> Batch:
+    keep_freed()
     if len(sources) == 1:
         batch = sources[0].make(seed, epoch_R, index_R)
     else:

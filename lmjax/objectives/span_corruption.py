@@ -150,32 +150,24 @@ class SpanCorruption:
         width = tokens_BW.shape[1]
         length_B = (documents_BW >= 0).sum(axis=1)
         length_B = np.where(length_B < 2, 0, length_B)
-        span_BW = self._spans(length_B, width, noise)
-        real_BW = np.arange(width) < length_B[:, None]
-        starts_BW = np.diff(span_BW, axis=1, prepend=-1) != 0
-        hidden_BW = (span_BW & 1).astype(bool)
-        # Either side keeps its own spans whole and one sentinel of each of the other's.
-        shown_BW = np.where(starts_BW, self.ids.sentinel(span_BW >> 1), tokens_BW)
+        plain_BK, hidden_BK = self._spans(length_B, width, noise)
         source_length, target_length = self._side_lengths(width)
-        source_BS, in_source_BS = two_sides.gathered(
-            np.where(hidden_BW, shown_BW, tokens_BW),
-            real_BW & (~hidden_BW | starts_BW),
-            source_length,
-            self.ids,
+        end_BK = np.cumsum(hidden_BK, axis=1)
+        source_BS, in_source_BS = self._side(
+            tokens_BW, np.cumsum(plain_BK, axis=1), hidden_BK, plain_BK, source_length
         )
-        target_BT, in_target_BT = two_sides.gathered(
-            np.where(hidden_BW, tokens_BW, shown_BW),
-            real_BW & (hidden_BW | starts_BW),
-            target_length,
-            self.ids,
+        target_BT, in_target_BT = self._side(
+            tokens_BW, end_BK - hidden_BK, plain_BK, hidden_BK, target_length
         )
         given_BT = (target_BT == self.ids.eos) | (target_BT > self.ids.sentinel(self.num_spans))
         return two_sides.fields(
             source_BS, in_source_BS, target_BT, in_target_BT, ~given_BT, self.ids
         )
 
-    def _spans(self, length_B: np.ndarray, width: int, noise: RowNoise) -> np.ndarray:
-        """Which span each position is in, int32 [B, W]: even ones stay, odd ones are hidden."""
+    def _spans(
+        self, length_B: np.ndarray, width: int, noise: RowNoise
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lengths of the spans that stay and of those that go, by turns, int64 [B, K]; 0: none."""
         hidden_B, spans_B = self._counts(length_B)
         plain_B = length_B - hidden_B
         spans_B = np.minimum(spans_B, plain_B)  # a few tokens round to too many spans
@@ -183,11 +175,46 @@ class SpanCorruption:
         hidden_BK = partition(noise.uniform(_HIDDEN_SPANS, num_hidden), hidden_B, spans_B, size)
         num_plain = width - num_hidden
         plain_BK = partition(noise.uniform(_PLAIN_SPANS, num_plain), plain_B, spans_B, size)
-        lengths_BK2 = np.stack([plain_BK, hidden_BK], axis=-1)
-        starts_BN = np.cumsum(lengths_BK2.reshape(len(length_B), 2 * size), axis=1)[:, :-1]
-        starts_BW = np.zeros((len(length_B), width + 1), np.int32)  # spans of no tokens lie behind
-        np.put_along_axis(starts_BW, starts_BN, 1, axis=1)
-        return np.cumsum(starts_BW[:, :-1], axis=1, dtype=np.int32)
+        return plain_BK, hidden_BK
+
+    def _side(
+        self,
+        tokens_BW: np.ndarray,
+        before_BK: np.ndarray,
+        gone_BK: np.ndarray,
+        own_BK: np.ndarray,
+        length: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One side of the rows: its own spans, and a sentinel for each of the other's; eos.
+
+        Args:
+          tokens_BW: the text.
+          before_BK: tokens of this side in front of sentinel k.
+          gone_BK, own_BK: lengths of the other side's spans and of its own; 0: no such span.
+          length: of the side.
+
+        Returns:
+          int32 [B, length] and where it holds something, bool.
+        """
+        num_rows, size = own_BK.shape
+        used_BK = own_BK > 0
+        column_BK = np.where(used_BK, before_BK + np.arange(size), length)  # else one behind
+        flat_BK = column_BK + np.arange(num_rows)[:, None] * (length + 2)
+        # Tokens follow on each other but behind a sentinel, which stands for those that are gone.
+        step_BL = np.ones((num_rows, length + 2), np.int32)
+        step_BL.reshape(-1)[flat_BK + 1] = gone_BK
+        step_BL[:, 0] = 0
+        index_BL = np.cumsum(step_BL, axis=1, dtype=np.int32)
+        first_B1 = np.arange(num_rows, dtype=np.int32)[:, None] * tokens_BW.shape[1]
+        np.minimum(index_BL, tokens_BW.shape[1] - 1, out=index_BL)
+        side_BL = tokens_BW.reshape(-1).take(index_BL + first_B1)
+        side_BL.reshape(-1)[flat_BK] = self.ids.sentinel(np.arange(size, dtype=np.int32))
+        count_B1 = (own_BK.sum(axis=1) + used_BK.sum(axis=1))[:, None]  # without eos
+        real_BL = np.arange(length) <= np.where(count_B1 > 0, count_B1, -1)
+        side_BL = np.where(real_BL, side_BL[:, :length], np.int32(self.ids.pad))
+        ended = np.flatnonzero(count_B1)
+        side_BL[ended, count_B1[ended, 0]] = self.ids.eos
+        return side_BL, real_BL
 
 
 def describe(config: Config) -> Description:
