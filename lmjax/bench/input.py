@@ -44,8 +44,8 @@ class PeerRates:
       name, form: as `collators.Peer` has them.
       rate: raw tokens per CPU second.
       ratio: of whole batches, text read from the disk included, to that.
-      objective_ratio: of the objective alone, from windows in memory, to that.
-      target: of the ratio.
+      objective_ratio: of the objective alone, from windows in memory as theirs, to that.
+      target: of the latter.
     """
 
     name: str

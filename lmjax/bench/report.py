@@ -40,8 +40,10 @@ def input_table(rates: InputRates, config: Config, title: str) -> Table:
         peer = rates.peer
         table.add_row(f"{peer.name} ({peer.form}), {per_core}", count(peer.rate), "")
         wanted = f"{peer.target:.2g}x"
-        table.add_row("whole batches to that", f"{peer.ratio:.2f}x", wanted, style="bold")
-        table.add_row("objective alone to that", f"{peer.objective_ratio:.2f}x", "")
+        table.add_row(
+            "objective alone to that", f"{peer.objective_ratio:.2f}x", wanted, style="bold"
+        )
+        table.add_row("whole batches, read and packed, to that", f"{peer.ratio:.2f}x", "")
     return table
 
 
