@@ -25,9 +25,9 @@ def get_config() -> ConfigDict:
             },
             "optimizer": {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 0.01},
             "schedule": {"name": "linear", "warmup_steps": 100, "final_fraction": 0.0},
-            "train": {"num_steps": 1000, "global_batch_size": 64},
-            "checkpoint": {"every": 500},
-            "eval": {"every": 500, "num_batches": None},
+            "train": {"num_steps": 600, "global_batch_size": 64},
+            "checkpoint": {"every": 300},
+            "eval": {"every": 300, "num_batches": None},
             "log": {"every": 50},
         }
     )
