@@ -10,19 +10,44 @@ cycle-walking (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RS
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_ARRAY_GOLDEN, _ARRAY_MIX1, _ARRAY_MIX2 = map(np.uint64, (_GOLDEN, _MIX1, _MIX2))
+_WORD = 2**64 - 1
 _FEISTEL_ROUNDS = 6
+_FEW = 32  # so few numbers cost less one by one than a call of numpy for every operation
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, a bijection of uint64."""
-    x = (x ^ (x >> np.uint64(30))) * _MIX1
-    x = (x ^ (x >> np.uint64(27))) * _MIX2
-    return x ^ (x >> np.uint64(31))
+def _absorb(state: int, counter: int) -> int:
+    """The state behind one more counter: SplitMix64's finaliser, a bijection of uint64."""
+    x = ((state ^ counter) * _MIX2 + _GOLDEN) & _WORD
+    x = ((x ^ (x >> 30)) * _MIX1) & _WORD
+    x = ((x ^ (x >> 27)) * _MIX2) & _WORD
+    return x ^ (x >> 31)
+
+
+def _absorb_array(state: np.ndarray | np.uint64, counter: np.ndarray) -> np.ndarray:
+    """The same of uint64 arrays, broadcast."""
+    x = state ^ counter
+    x *= _ARRAY_MIX2
+    x += _ARRAY_GOLDEN
+    x ^= x >> np.uint64(30)
+    x *= _ARRAY_MIX1
+    x ^= x >> np.uint64(27)
+    x *= _ARRAY_MIX2
+    x ^= x >> np.uint64(31)
+    return x
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _state(*counters: int) -> int:
+    """The state behind single counters, which are often the same ones."""
+    return functools.reduce(
+        lambda state, counter: _absorb(state, counter & _WORD), counters, _GOLDEN
+    )
 
 
 def bits(*counters: np.ndarray | int) -> np.ndarray:
@@ -31,10 +56,10 @@ def bits(*counters: np.ndarray | int) -> np.ndarray:
     By convention the counters are (seed, stream, epoch, index, position): `stream` keeps apart the
     different uses of the same row's noise.
     """
-    with np.errstate(over="ignore"):
-        state = _GOLDEN
-        for counter in counters:
-            state = _mix((state ^ np.asarray(counter).astype(np.uint64)) * _MIX2 + _GOLDEN)
+    num_single = next((n for n, c in enumerate(counters) if np.ndim(c)), len(counters))
+    state = np.uint64(_state(*map(int, counters[:num_single])))
+    for counter in counters[num_single:]:
+        state = _absorb_array(state, np.asarray(counter).astype(np.uint64))
     return state
 
 
@@ -54,20 +79,39 @@ def permute(index: np.ndarray, size: int, *key: int) -> np.ndarray:
     Returns:
       int64 of index's shape; distinct indices have distinct images.
     """
-    half_bits = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
-    mask = (np.uint64(1) << half_bits) - np.uint64(1)
-    round_keys = [bits(*key, r) for r in range(_FEISTEL_ROUNDS)]
+    half_bits = max(1, (int(size - 1).bit_length() + 1) // 2)
+    mask = (1 << half_bits) - 1
+    rounds = [_state(_state(*map(int, key), number)) for number in range(_FEISTEL_ROUNDS)]
+    array_rounds, array_bits, array_mask = np.uint64(rounds), np.uint64(half_bits), np.uint64(mask)
 
-    def encrypt(x: np.ndarray) -> np.ndarray:
+    def encrypt(x: int) -> int:
         left, right = x >> half_bits, x & mask
-        for round_key in round_keys:
-            left, right = right, left ^ (bits(round_key, right) & mask)
+        for state in rounds:
+            left, right = right, left ^ (_absorb(state, right) & mask)
         return (left << half_bits) | right
 
-    image = encrypt(np.asarray(index).astype(np.uint64))
-    while (outside := image >= np.uint64(size)).any():  # walk the cycle until inside the range
-        image = np.where(outside, encrypt(image), image)
-    return image.astype(np.int64)
+    def encrypt_array(x: np.ndarray) -> np.ndarray:
+        left, right = x >> array_bits, x & array_mask
+        for state in array_rounds:
+            mixed = _absorb_array(state, right)
+            mixed &= array_mask
+            mixed ^= left
+            left, right = right, mixed
+        return (left << array_bits) | right
+
+    # Outside the range one walks along the cycle until inside.
+    index = np.asarray(index)
+    image_N = encrypt_array(index.reshape(-1).astype(np.uint64))
+    outside_M = np.flatnonzero(image_N >= size)
+    while len(outside_M) > _FEW:
+        image_N[outside_M] = walked_M = encrypt_array(image_N[outside_M])
+        outside_M = outside_M[walked_M >= size]
+    for m in outside_M.tolist():
+        image = int(image_N[m])
+        while image >= size:
+            image = encrypt(image)
+        image_N[m] = image
+    return image_N.astype(np.int64).reshape(index.shape)
 
 
 class RowNoise:

@@ -42,3 +42,25 @@ def test_noise_of_a_row_depends_on_nothing_but_its_index():
     for other in (noise.RowNoise(8, [2], [11]), noise.RowNoise(9, [3], [11])):
         assert (other.uniform(1, 16) != alone).all()
     assert (noise.RowNoise(9, [2], [11]).uniform(2, 16) != alone).all()
+
+
+def test_noise_stays_what_it_was():
+    # Numbers of the first version: batches of a run that goes on hang on them.
+    assert noise.bits(1, 2, 3) == 13760139118915268323
+    assert noise.permute(np.arange(6), 1000, 7, 3).tolist() == [631, 501, 655, 135, 708, 466]
+    u = noise.RowNoise(7, [3], [11]).uniform(2, 3)
+    assert u.round(8).tolist() == [[0.52675603, 0.95061162, 0.36830626]]
+
+
+def test_counters_may_be_numbers_or_arrays():
+    seeds, rows = [0, -3, 2**64 - 1], np.arange(4)
+    whole = noise.bits(np.array(seeds, object).reshape(3, 1) % 2**64, rows)
+    assert (whole == [noise.bits(seed, rows) for seed in seeds]).all()
+    assert (whole == [[noise.bits(seed, int(row)) for row in rows] for seed in seeds]).all()
+
+
+@pytest.mark.parametrize("size", [1025, 3000, 4096])  # a quarter to all of its Feistel range
+def test_permute_of_few_is_that_of_many(size):
+    whole = noise.permute(np.arange(size), size, 1)
+    alone = [noise.permute(np.array([i]), size, 1)[0] for i in range(0, size, 50)]
+    assert (whole[::50] == alone).all()

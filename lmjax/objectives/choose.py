@@ -10,22 +10,30 @@ def choose(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Chooses `count` candidates of each row, every subset of that size as likely as any other.
 
-    They are those with the smallest noise.
+    They are those with the smallest noise, and of equal noise the first.
 
     Args:
       noise_BL: independent uniform floats in [0, 1).
       candidates_BL: bool, what may be chosen.
-      count_B: integers, at most `size` and at most the number of candidates.
+      count_B: integers, at most `size` and at most the number of candidates; below 0 is 0.
       size: slots of the result.
 
     Returns:
       chosen_BC: int64 [B, size], positions in ascending order; L in unused slots, at the end.
       used_BC: bool [B, size].
     """
-    order_BL = np.argsort(np.where(candidates_BL, noise_BL, 1.0), axis=1)
+    count_B, noise_BL = np.maximum(count_B, 0), np.where(candidates_BL, noise_BL, 1.0)
     used_BC = np.arange(size) < count_B[:, None]
-    chosen_BC = np.where(used_BC, order_BL[:, :size], noise_BL.shape[1])
-    return np.sort(chosen_BC, axis=1), used_BC
+    chosen_BC = np.full(used_BC.shape, noise_BL.shape[1])
+    if not noise_BL.size:
+        return chosen_BC, used_BC
+    last_B = np.sort(noise_BL, axis=1)[np.arange(len(noise_BL)), count_B - 1]
+    chosen_N = np.flatnonzero(noise_BL <= np.where(count_B > 0, last_B, -1.0)[:, None])
+    if len(chosen_N) != count_B.sum():  # equal noise, which 53 bits hardly ever give
+        rank_BL = np.argsort(np.argsort(noise_BL, axis=1, kind="stable"), axis=1)
+        chosen_N = np.flatnonzero(rank_BL < count_B[:, None])
+    chosen_BC[used_BC] = chosen_N % noise_BL.shape[1]  # both run row by row
+    return chosen_BC, used_BC
 
 
 def partition(

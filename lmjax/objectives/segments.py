@@ -18,8 +18,15 @@ def segments(documents_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     num_rows, length = documents_BT.shape
     starts_BT = np.ones((num_rows, length), bool)
     np.not_equal(documents_BT[:, 1:], documents_BT[:, :-1], out=starts_BT[:, 1:])
-    real_BT = documents_BT >= 0
-    index_T = np.arange(length, dtype=np.int32)
-    first_BT = np.maximum.accumulate(np.where(starts_BT, index_T, 0), axis=1)
-    segment_ids_BT = np.cumsum(starts_BT, axis=1, dtype=np.int32)
-    return segment_ids_BT * real_BT, (index_T - first_BT) * real_BT
+    # There are far fewer runs than positions: all but the last step is about runs.
+    first_N = np.flatnonzero(starts_BT).astype(np.int32)
+    length_N = np.diff(first_N, append=np.int32(starts_BT.size))
+    run_N = np.arange(len(first_N), dtype=np.int32)
+    number_N = run_N - np.maximum.accumulate(np.where(first_N % length, 0, run_N)) + 1
+    number_N *= documents_BT.reshape(-1)[first_N] >= 0
+    segment_ids_BT = np.repeat(number_N, length_N).reshape(num_rows, length)
+    position_M = np.arange(starts_BT.size, dtype=np.int32) - np.repeat(first_N, length_N)
+    positions_BT = position_M.reshape(num_rows, length)
+    if not number_N.all():
+        positions_BT *= segment_ids_BT > 0
+    return segment_ids_BT, positions_BT
