@@ -1,38 +1,57 @@
 """Measures lmjax on the machine at hand.
 
-python tools/bench.py --what=input --config=configs/gpt2_tiny.py [--output=FILE.json]
+python tools/bench.py --what=input --config=configs/bert_tiny.py [--against=hf] [--output=FILE.json]
+python tools/bench.py --what=packing --config=configs/bert_tiny.py [--output=FILE.json]
 """
-
-import json
 
 from absl import flags
 
-from lmjax import cli, paths
+from lmjax import cli
 
-_WHAT = flags.DEFINE_enum("what", "input", ["input"], "What to measure.")
+_WHAT = flags.DEFINE_enum(
+    "what",
+    "input",
+    ["input", "packing"],
+    "What to measure: how fast batches are made; training steps with each packing.",
+)
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
+_AGAINST = flags.DEFINE_enum(
+    "against", None, ["hf"], "input: beside the collator of transformers, in the same run."
+)
+_SECONDS = flags.DEFINE_float("seconds", None, "How long; input: 6, packing: 60.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JSON file.")
 
 
 def main(overrides: cli.Overrides) -> int:
-    from rich.table import Table
-
     from lmjax import runner
+    from lmjax.bench import collators, report
     from lmjax.bench import input as input_bench
-    from lmjax.train.console import count, make_console
+    from lmjax.bench import packing as packing_bench
+    from lmjax.errors import UserError
+    from lmjax.train import setup
+    from lmjax.train.console import make_console
 
+    if _AGAINST.value and _WHAT.value != "input":
+        raise UserError(f"--against has no meaning for --what={_WHAT.value}; leave it out")
     request = runner.Request(_CONFIG.value, None, overrides)
-    config, batches, _ = runner.train_batches(request)
-    rates = input_bench.measure(batches, config.objective.name)
-    table = Table("stage", "tokens/s per core", title=f"{_WHAT.value}: {_CONFIG.value}")
-    table.add_row("read windows", count(rates.read))
-    table.add_row(f"objective {rates.objective}", count(rates.corrupt))
-    table.add_row("whole batches", count(rates.batch), style="bold")
-    table.add_row("to reach", count(rates.target))
+    config, batches, stores = runner.train_batches(request)
+    title = f"{_WHAT.value}: {_CONFIG.value}"
+    if _WHAT.value == "packing":
+        rates = packing_bench.measure(config, stores, _SECONDS.value or 60.0)
+        table = report.packing_table(rates, title)
+        figures = {"packings": {name: found.as_dict() for name, found in rates.items()}}
+    else:
+        peer = None
+        if _AGAINST.value:
+            ids = setup.make_ids(config, stores.tokenizer)
+            tokens, _ = input_bench.sample(batches)
+            peer = collators.fastest(config.objective, ids, tokens)
+        rates = input_bench.measure(batches, config.objective.name, _SECONDS.value or 6.0, peer)
+        table = report.input_table(rates, config, title)
+        figures = rates.as_dict()
     make_console().print(table)
     if _OUTPUT.value:
-        content = json.dumps(rates.as_dict(), indent=2) + "\n"
-        paths.write_bytes(_OUTPUT.value, content.encode())
+        report.write(_OUTPUT.value, _WHAT.value, config, figures)
     return 0
 
 

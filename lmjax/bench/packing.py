@@ -1,0 +1,180 @@
+"""What packing is worth: how full rows are, and how many real tokens a second a run trains on.
+
+Stream, document and pack make rows of the same shape, so one compiled step serves all. They are
+timed in one run, in alternating blocks of steps: first with batches that lie ready, then with
+batches from the input pipeline, as in a run. Rates are medians over the blocks; ratios are medians
+over rounds of the ratio within a round, since other work on a machine comes and goes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from lmjax import fields
+from lmjax.batch import Batch
+from lmjax.bench import input as input_bench
+from lmjax.config import Config
+from lmjax.data import pipeline
+from lmjax.data.pipeline import TrainBatches
+from lmjax.train import data as data_lib
+from lmjax.train import setup
+from lmjax.train.data import Stores
+from lmjax.train.setup import Program, Steps
+from lmjax.train.state import TrainState, total_tokens
+
+PACKINGS = ("stream", "document", "pack")
+
+_BASE = "document"  # what the others are held against
+_READY = 8  # batches made beforehand
+_ENDLESS = 1 << 40  # steps
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How steps are timed: in blocks of at least so many of them, and seconds."""
+
+    steps: int
+    seconds: float
+
+
+# The pipeline reads ahead while the others are timed, so there it takes more than a few steps.
+KINDS = {"step": Kind(2, 0.25), "input": Kind(8, 1.0)}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Real tokens (no padding, as `metrics.jsonl` counts them) that are trained a second.
+
+    Attributes:
+      tokens: a second.
+      steps: a second.
+      ratio: of the tokens to those of one document a row.
+    """
+
+    tokens: float
+    steps: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class PackingRates:
+    """Of one packing.
+
+    Attributes:
+      num_rows: rows of an epoch.
+      fill: as `lmjax.bench.input.fill`.
+      step: with batches that lie ready.
+      input: with the input pipeline running.
+    """
+
+    num_rows: int
+    fill: dict[str, float]
+    step: Rate
+    input: Rate
+
+    def as_dict(self) -> dict[str, Any]:
+        figures: dict[str, Any] = {"rows_per_epoch": self.num_rows, "fill": self.fill}
+        for kind in KINDS:
+            rate = getattr(self, kind)
+            figures[kind] = {
+                "trained_tokens_per_second": rate.tokens,
+                "steps_per_second": rate.steps,
+                "ratio_to_document": rate.ratio,
+            }
+        return figures
+
+
+def measure(config: Config, stores: Stores, seconds: float = 60.0) -> dict[str, PackingRates]:
+    """Times training steps of a config with each packing, on all devices.
+
+    Args:
+      config: resolved.
+      stores: its text.
+      seconds: how long in all, compilation apart.
+
+    Returns:
+      Packing -> its rates.
+    """
+    ids = setup.make_ids(config, stores.tokenizer)
+    program = setup.make_program(config, ids=ids)
+    batches = {name: _batches(program, stores, name) for name in PACKINGS}
+    tables = data_lib.open_data(config, stores, program.objective, program.eval_objective).tables
+    with program.context():
+        return _measure(program, setup.make_steps(program, tables), batches, seconds)
+
+
+def _batches(program: Program, stores: Stores, packing: str) -> TrainBatches:
+    changes = {"data.packing": packing}
+    if packing != "stream":
+        changes["data.cross_documents"] = None  # of a stream only
+    config = fields.replace(program.config, changes)
+    return data_lib.all_train_batches(config, stores, program.objective)
+
+
+def _measure(
+    program: Program, steps: Steps, batches: dict[str, TrainBatches], seconds: float
+) -> dict[str, PackingRates]:
+    runner, workers = _Runner(steps, program.init()), program.config.data.num_workers
+    ready = {name: [made(i) for i in range(_READY)] for name, made in batches.items()}
+    runner.block(iter(ready[_BASE]), 1, 0.0)  # compiles
+    sources = {name: itertools.cycle(several) for name, several in ready.items()}
+    step = _rounds(runner, sources, KINDS["step"], seconds / 2)
+    sources = {n: pipeline.iterate(b, 0, _ENDLESS, workers) for n, b in batches.items()}
+    with_input = _rounds(runner, sources, KINDS["input"], seconds / 2)
+    return {
+        name: PackingRates(
+            sum(map(len, made.sources)), input_bench.fill(made), step[name], with_input[name]
+        )
+        for name, made in batches.items()
+    }
+
+
+def _rounds(
+    runner: _Runner, sources: dict[str, Iterator[Batch]], kind: Kind, seconds: float
+) -> dict[str, Rate]:
+    """Blocks of all sources in turn, for about so long and at least once."""
+    steps: dict[str, list[float]] = {name: [] for name in sources}
+    tokens: dict[str, list[float]] = {name: [] for name in sources}
+    block_seconds = min(kind.seconds, seconds / len(sources))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or not tokens[_BASE]:
+        for name, source in sources.items():
+            num_steps, num_tokens, spent = runner.block(source, kind.steps, block_seconds)
+            steps[name].append(num_steps / spent)
+            tokens[name].append(num_tokens / spent)
+    return {
+        name: Rate(
+            statistics.median(tokens[name]),
+            statistics.median(steps[name]),
+            statistics.median(np.divide(tokens[name], tokens[_BASE]).tolist()),
+        )
+        for name in sources
+    }
+
+
+class _Runner:
+    """Trains on, whatever the batches."""
+
+    def __init__(self, steps: Steps, state: TrainState) -> None:
+        self._steps, self._state = steps, state
+
+    def block(
+        self, batches: Iterator[Batch], min_steps: int, min_seconds: float
+    ) -> tuple[int, int, float]:
+        """(steps, real tokens, seconds) of a block."""
+        before, num_steps, behind = total_tokens(self._state.tokens), 0, None
+        began = time.perf_counter()
+        while num_steps < min_steps or time.perf_counter() - began < min_seconds:
+            self._state, metrics = self._steps(self._state, next(batches), False)
+            jax.block_until_ready(behind)  # one step behind, as the training loop
+            behind, num_steps = metrics["loss"], num_steps + 1
+        after = total_tokens(jax.block_until_ready(self._state).tokens)
+        return num_steps, after - before, time.perf_counter() - began

@@ -1,0 +1,93 @@
+"""Figures as tables to read and as JSON to keep, with the versions that they hang on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from rich.table import Table
+
+from lmjax import paths
+from lmjax.bench.input import FILL_TARGET, InputRates
+from lmjax.bench.packing import PackingRates
+from lmjax.config import Config
+from lmjax.train.console import count
+
+_PACKAGES = ("lmjax", "jax", "numpy", "array_record", "grain", "transformers", "torch")
+
+
+def input_table(rates: InputRates, config: Config, title: str) -> Table:
+    """Rates of the input pipeline, beside what they should reach."""
+    per_core, packing = "tokens/s per core", config.data.packing
+    table = Table("what", "measured", "to reach", title=title)
+    table.add_row(f"read windows, {per_core}", count(rates.read), "")
+    table.add_row(f"objective {rates.objective}, {per_core}", count(rates.corrupt), "")
+    rows = f"{rates.rows} rows of {config.data.seq_len}, packing={packing}"
+    table.add_row(
+        f"whole batches ({rows}), {per_core}",
+        count(rates.batch),
+        count(rates.target),
+        style="bold",
+    )
+    for side, share in rates.fill.items():
+        wanted = f"{FILL_TARGET:.0%}" if (side, packing) == ("read", "pack") else ""
+        table.add_row(f"fill of the rows, {_SIDES[side]}", f"{share:.2%}", wanted)
+    if rates.peer is not None:
+        peer = rates.peer
+        table.add_row(f"{peer.name} ({peer.form}), {per_core}", count(peer.rate), "")
+        wanted = f"{peer.target:.2g}x"
+        table.add_row("whole batches to that", f"{peer.ratio:.2f}x", wanted, style="bold")
+        table.add_row("objective alone to that", f"{peer.objective_ratio:.2f}x", "")
+    return table
+
+
+_SIDES = {
+    "read": "all that is read",
+    "inputs": "inputs",
+    "enc_inputs": "encoder's inputs",
+    "targets": "predicted positions",
+}
+
+
+def packing_table(rates: Mapping[str, PackingRates], title: str) -> Table:
+    """Each packing's fill and rates, beside those of one document a row."""
+    table = Table("packing", "rows an epoch", "fill", title=title)
+    for kind in ("step alone", "with input"):
+        table.add_column(f"real tokens/s, {kind}")
+        table.add_column("to document")
+    for name, found in rates.items():
+        cells = [name, count(found.num_rows), f"{found.fill['read']:.2%}"]
+        for rate in (found.step, found.input):
+            cells += [count(rate.tokens), f"{rate.ratio:.2f}x"]
+        table.add_row(*cells)
+    return table
+
+
+def write(path: str, what: str, config: Config, figures: Mapping[str, Any]) -> None:
+    """Writes figures, and what they were measured of, to a JSON file."""
+    content = {
+        "what": what,
+        "family": config.family,
+        "objective": config.objective.name,
+        "packing": config.data.packing,
+        "seq_len": config.data.seq_len,
+        "batch_size": config.train.global_batch_size,
+        **figures,
+        "versions": _versions(),
+        "cores": os.cpu_count(),
+    }
+    paths.write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
