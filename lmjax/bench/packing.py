@@ -2,13 +2,15 @@
 
 Stream, document and pack make rows of the same shape, so one compiled step serves all. They are
 timed in one run, in alternating blocks of steps: first with batches that lie ready, then with
-batches from the input pipeline, as in a run. Rates are medians over the blocks; ratios are medians
-over rounds of the ratio within a round, since other work on a machine comes and goes.
+batches from the input pipeline, as in a run. Real tokens a second are steps a second, medians over
+the blocks, times the real tokens of an average batch. Ratios are medians over rounds of the ratio
+within a round, since other work on a machine comes and goes.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -16,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from lmjax import fields
 from lmjax.batch import Batch
@@ -28,7 +29,7 @@ from lmjax.train import data as data_lib
 from lmjax.train import setup
 from lmjax.train.data import Stores
 from lmjax.train.setup import Program, Steps
-from lmjax.train.state import TrainState, total_tokens
+from lmjax.train.state import TrainState
 
 PACKINGS = ("stream", "document", "pack")
 
@@ -57,11 +58,13 @@ class Rate:
       tokens: a second.
       steps: a second.
       ratio: of the tokens to those of one document a row.
+      rounds: blocks that these are the medians of.
     """
 
     tokens: float
     steps: float
     ratio: float
+    rounds: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class PackingRates:
                 "trained_tokens_per_second": rate.tokens,
                 "steps_per_second": rate.steps,
                 "ratio_to_document": rate.ratio,
+                "rounds": rate.rounds,
             }
         return figures
 
@@ -125,39 +129,49 @@ def _measure(
     runner, workers = _Runner(steps, program.init()), program.config.data.num_workers
     ready = {name: [made(i) for i in range(_READY)] for name, made in batches.items()}
     runner.block(iter(ready[_BASE]), 1, 0.0)  # compiles
+    fills = {name: input_bench.fill(made) for name, made in batches.items()}
+    spec = program.objective.spec(len(batches[_BASE].rows))
+    places = sum(math.prod(spec[name][0]) for name in spec if name.endswith("segment_ids"))
+    tokens = {name: found["read"] * places for name, found in fills.items()}
     sources = {name: itertools.cycle(several) for name, several in ready.items()}
-    step = _rounds(runner, sources, KINDS["step"], seconds / 2)
+    step = _rounds(runner, sources, tokens, KINDS["step"], seconds / 2)
     sources = {n: pipeline.iterate(b, 0, _ENDLESS, workers) for n, b in batches.items()}
-    with_input = _rounds(runner, sources, KINDS["input"], seconds / 2)
+    with_input = _rounds(runner, sources, tokens, KINDS["input"], seconds / 2)
     return {
-        name: PackingRates(
-            sum(map(len, made.sources)), input_bench.fill(made), step[name], with_input[name]
-        )
+        name: PackingRates(sum(map(len, made.sources)), fills[name], step[name], with_input[name])
         for name, made in batches.items()
     }
 
 
 def _rounds(
-    runner: _Runner, sources: dict[str, Iterator[Batch]], kind: Kind, seconds: float
+    runner: _Runner,
+    sources: dict[str, Iterator[Batch]],
+    tokens: dict[str, float],
+    kind: Kind,
+    seconds: float,
 ) -> dict[str, Rate]:
-    """Blocks of all sources in turn, for about so long and at least once."""
+    """Blocks of all sources in turn, for about so long and at least once.
+
+    Args:
+      runner: trains.
+      sources: batches of each packing.
+      tokens: real ones of an average batch of each.
+      kind: of the blocks.
+      seconds: how long in all.
+    """
     steps: dict[str, list[float]] = {name: [] for name in sources}
-    tokens: dict[str, list[float]] = {name: [] for name in sources}
     block_seconds = min(kind.seconds, seconds / len(sources))
     end = time.monotonic() + seconds
-    while time.monotonic() < end or not tokens[_BASE]:
+    while time.monotonic() < end or not steps[_BASE]:
         for name, source in sources.items():
-            num_steps, num_tokens, spent = runner.block(source, kind.steps, block_seconds)
-            steps[name].append(num_steps / spent)
-            tokens[name].append(num_tokens / spent)
-    return {
-        name: Rate(
-            statistics.median(tokens[name]),
-            statistics.median(steps[name]),
-            statistics.median(np.divide(tokens[name], tokens[_BASE]).tolist()),
-        )
-        for name in sources
-    }
+            steps[name].append(runner.block(source, kind.steps, block_seconds))
+    rates = {}
+    for name, found in steps.items():
+        faster = statistics.median(a / b for a, b in zip(found, steps[_BASE], strict=True))
+        median = statistics.median(found)
+        ratio = faster * tokens[name] / tokens[_BASE]
+        rates[name] = Rate(median * tokens[name], median, ratio, len(found))
+    return rates
 
 
 class _Runner:
@@ -166,15 +180,12 @@ class _Runner:
     def __init__(self, steps: Steps, state: TrainState) -> None:
         self._steps, self._state = steps, state
 
-    def block(
-        self, batches: Iterator[Batch], min_steps: int, min_seconds: float
-    ) -> tuple[int, int, float]:
-        """(steps, real tokens, seconds) of a block."""
-        before, num_steps, behind = total_tokens(self._state.tokens), 0, None
-        began = time.perf_counter()
+    def block(self, batches: Iterator[Batch], min_steps: int, min_seconds: float) -> float:
+        """Steps a second of a block."""
+        num_steps, behind, began = 0, None, time.perf_counter()
         while num_steps < min_steps or time.perf_counter() - began < min_seconds:
             self._state, metrics = self._steps(self._state, next(batches), False)
             jax.block_until_ready(behind)  # one step behind, as the training loop
             behind, num_steps = metrics["loss"], num_steps + 1
-        after = total_tokens(jax.block_until_ready(self._state).tokens)
-        return num_steps, after - before, time.perf_counter() - began
+        jax.block_until_ready(self._state)
+        return num_steps / (time.perf_counter() - began)

@@ -90,6 +90,7 @@ def test_packings_are_timed_side_by_side(root):
     for name, rates in packings.items():
         assert name in table
         for kind in ("step", "input"):
+            assert rates[kind]["rounds"] >= 1
             assert rates[kind]["trained_tokens_per_second"] > 100
             # No more real tokens than a step has places.
             most = rates[kind]["steps_per_second"] * 8 * 64
