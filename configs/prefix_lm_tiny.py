@@ -3,7 +3,10 @@
     python -m lmjax.main --config=configs/prefix_lm_tiny.py --workdir=runs/prefix_lm_tiny
 
 The recipe of t5_tiny.py with the prefix language modelling of Raffel et al. 2020, section 3.2.1.
-Not yet run to its end.
+Rows of 16, in which the end of what the encoder has read says much: after some 600 steps the
+decoder finds it.
+2 minutes 43 seconds on 2 CPU cores, beside other work: held-out content loss 3.35, word frequencies
+alone 5.07.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,10 @@
     python -m lmjax.main --config=configs/ul2_tiny.py --workdir=runs/ul2_tiny
 
 The recipe of t5_tiny.py with the seven denoisers of Tay et al. 2022, table 1.
-Not yet run to its end.
+Rows of 20: for more than half of the run the decoder is a language model of its own, then it uses
+the encoder, too.
+4 minutes 3 seconds on 2 CPU cores, beside other work: held-out content loss 3.44, word frequencies
+alone 5.07.
 """
 
 from ml_collections import ConfigDict

@@ -70,7 +70,7 @@ def test_input_figures_of_each_objective(root, family):
 def test_every_token_of_the_text_counts_once(root, family, packing):
     request = runner.Request(f"{root}/{family}.py", None, {"data.packing": packing})
     _, batches, stores = runner.train_batches(request)
-    store = stores.train
+    (store,) = stores.train
     rows = np.arange(len(batches.sources[0]))
     halves = ({"info/window": half} for half in np.array_split(rows, 2))
     total = sum(input_bench.raw_tokens(batches, half) for half in halves)

@@ -62,6 +62,7 @@ PUBLISHED = {
 OWN_SIZES = {("bert", "tiny"), ("bert", "mini"), ("gpt2", "tiny"), ("gpt2", "mini")} | {
     ("t5", "tiny"),
     ("t5", "mini"),
+    ("bart", "tiny"),
 }
 
 
