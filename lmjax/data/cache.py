@@ -111,7 +111,8 @@ def ensure_tokenizer(
 
     Args:
       texts: as `find_files` understands them; it is trained on all of them together.
-      The others: as of `ensure_store`.
+      vocab_size, model_type, character_coverage, sample_bytes, text_key, text_split, cache_dir,
+        log: as of `ensure_store`.
 
     Raises:
       UserError: as the readers and the training.

@@ -7,7 +7,7 @@ objective says (`lmjax.objectives.description`):
 |---|---|---|
 | masked LM, denoising | bos cls sep mask | `<s>` A `</s>` (B `</s>`) |
 | span corruption, UL2 | `<extra_id_0>` ... | A `</s>` (B `</s>`) |
-| prefix LM | | A `</s>` (B `</s>`) |
+| prefix LM | none | A `</s>` (B `</s>`) |
 | causal LM | bos, which is `</s>`, too | nothing |
 
 A decoder's text gets nothing, as when lmjax scores it: in training a document follows on the end of
