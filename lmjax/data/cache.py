@@ -109,10 +109,10 @@ def ensure_tokenizer(
 ) -> str:
     """Folder of the tokenizer trained on raw text, now or before.
 
+    What is not said here is as in `ensure_store`.
+
     Args:
       texts: as `find_files` understands them; it is trained on all of them together.
-      vocab_size, model_type, character_coverage, sample_bytes, text_key, text_split, cache_dir,
-        log: as of `ensure_store`.
 
     Raises:
       UserError: as the readers and the training.
