@@ -150,6 +150,12 @@ class Objective(Protocol):
         ...
 
 
+def padding_row(objective: Objective) -> Batch:
+    """A row [1, ...] of nothing but padding, as `objective` makes it."""
+    empty_1W, zero_1 = np.zeros((1, objective.window_length), np.int32), np.zeros(1, np.int64)
+    return objective(empty_1W, empty_1W - np.int64(1), RowNoise(0, zero_1, zero_1))
+
+
 def device_fields(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a batch that goes to the device."""
     return {k: v for k, v in batch.items() if not k.startswith(INFO_PREFIX)}

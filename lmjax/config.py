@@ -231,7 +231,10 @@ class ObjectiveConfig(Section):
         "clm", "a module of lmjax.objectives: clm, mlm (BERT), span_corruption (T5), ..."
     )
     mask_rate: float = fixed(
-        0.15, "mlm, span_corruption: share of the tokens that are hidden", gt=0, lt=1
+        0.15,
+        "mlm, span_corruption, denoising (BART: 0.3): share of the tokens, or words, to hide",
+        gt=0,
+        lt=1,
     )
     eval_mask_rate: float | None = fixed(
         None, "mlm: the same in held-out text; None: mask_rate", gt=0, lt=1
@@ -331,6 +334,11 @@ class DataConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> DataConfig:
+        if self.cross_documents and self.packing != "stream":
+            raise ValueError(
+                f"data.cross_documents=True, and data.packing={self.packing!r} keeps documents "
+                "apart; leave one of them out"
+            )
         if not self.sources:
             for name in ("weights", "temperature"):
                 if getattr(self, name) != type(self).model_fields[name].default:
@@ -509,11 +517,6 @@ class Config(Section):
             raise ValueError(
                 f"data.seq_len={self.data.seq_len} is longer than model.max_positions="
                 f"{model.max_positions}; shorten the rows or enlarge the position table"
-            )
-        if self.data.cross_documents and self.data.packing != "stream":
-            raise ValueError(
-                f"data.cross_documents=True, and data.packing={self.data.packing!r} keeps "
-                "documents apart; leave one of them out"
             )
         micro = train.micro_batch_size
         if micro != "auto" and (micro < 1 or train.global_batch_size % micro):

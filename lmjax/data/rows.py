@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lmjax.batch import Batch, Objective
+from lmjax.batch import Batch, Objective, padding_row
 from lmjax.data.plan import Plan
 from lmjax.data.store import Store
 from lmjax.data.windows import Windows
@@ -88,7 +88,8 @@ class PlannedRows:
 
     def make(self, seed: int, epoch_R: np.ndarray, row_R: np.ndarray) -> Batch:
         slot_D, start_D, length_D = self.plan.parts(row_R)
-        batch = self._blank(len(row_R))
+        padding = padding_row(self.objective)
+        batch = {name: np.repeat(field, len(row_R), axis=0) for name, field in padding.items()}
         batches = []
         for width, part_N in self._by_width(length_D):
             tokens_NW, documents_NW = self._read(start_D[part_N], length_D[part_N], width)
@@ -100,13 +101,6 @@ class PlannedRows:
     def documents(self, row: int) -> list[int]:
         _, start_D, _ = self.plan.parts(np.array([row]))
         return self.store.documents_of(start_D).tolist()
-
-    def _blank(self, num_rows: int) -> Batch:
-        """Rows of nothing but padding."""
-        nothing_1W = np.zeros((1, self.objective.window_length), np.int32)
-        zero_1 = np.zeros(1, np.int64)
-        row = self.objective(nothing_1W, nothing_1W - np.int64(1), RowNoise(0, zero_1, zero_1))
-        return {name: np.repeat(field, num_rows, axis=0) for name, field in row.items()}
 
     def _by_width(self, length_D: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (width of window, the parts that it suits): few widths, little padding."""

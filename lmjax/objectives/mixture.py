@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from lmjax import fields as fields_lib
-from lmjax.batch import Batch, Ids, Objective, Spec
+from lmjax.batch import Batch, Ids, Objective, Spec, padding_row
 from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
@@ -149,9 +149,8 @@ class Mixture:
     @cached_property
     def _padding(self) -> dict[str, float]:
         """What each field has where there is nothing."""
-        empty_1W = np.zeros((1, self.window_length), np.int32)
-        nothing = (empty_1W, empty_1W - np.int64(1), RowNoise(0, np.zeros(1), np.zeros(1)))
-        return {name: field[0, 0] for name, field in self.parts[0].objective(*nothing).items()}
+        row = padding_row(self.parts[0].objective)
+        return {name: field[0, 0] for name, field in row.items()}
 
 
 def _with_mode(batch: Batch, mode: int | None) -> Batch:
