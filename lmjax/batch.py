@@ -8,7 +8,8 @@ S length of an encoder's beside it, P predicted positions per row (P = T without
 - `positions` [B, T] int32: 0, 1, ... within each segment.
 - `predict_at` [B, P] int32, only where some positions predict: which ones, ascending; an unused
   slot, after the used ones, is 0, its target 0 and its weights 0.
-- `targets` [B, P] int32: ids to predict.
+- `targets` [B, P] int32: ids to predict; what a classifier's head predicts instead are classes,
+  and of a span the positions of its first and its last token (P = 2).
 - `weights` [B, P] float32: weight of each prediction in the loss; 0 for none.
 - `content_weights` [B, P] float32: the same, only where the answer was not given away: masked LM
   without the pieces that were kept or replaced, span corruption without sentinels and eos.
@@ -16,6 +17,10 @@ S length of an encoder's beside it, P predicted positions per row (P = T without
 Encoder-decoders also have their encoder's side; `inputs` are then the targets shifted right:
 
 - `enc_inputs`, `enc_segment_ids`, `enc_positions` [B, S] int32: as above.
+
+Where rows have two texts and the model tells their tokens apart there is also
+
+- `token_types` [B, T] int32: 0 in the first, 1 in the second.
 
 Where a run mixes several sources of text there is also
 
@@ -147,6 +152,77 @@ class Objective(Protocol):
         W is `window_length` for the shapes of `spec`. A narrower window makes a narrower batch,
         the same wherever there is text.
         """
+        ...
+
+
+class Encoder(Protocol):
+    """Text -> ids, as the text of pre-training went that way."""
+
+    def clean(self, text: str) -> str:
+        """The text as it is encoded: in Unicode's form C, with line ends alike."""
+        ...
+
+    def ids(self, text: str) -> np.ndarray:
+        """Ids of a text, int32 [length]."""
+        ...
+
+    def spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The same of a clean text, and where each is in it: int64 [length, 2] of characters."""
+        ...
+
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of ids."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A labelled example.
+
+    Attributes:
+      row: fields of a batch without their first dim, not padded.
+      reference: what is right, in the form that JSON keeps.
+      needs: places that it would take uncut, by the name of the config's field that limits them.
+      context: what `LabelledObjective.answer` needs to put an answer in the form of `reference`.
+    """
+
+    row: Batch
+    reference: Any
+    needs: Mapping[str, int]
+    context: Any = None
+
+
+class LabelledObjective(Protocol):
+    """What makes rows of labelled examples, one each, and reads a model's answers.
+
+    - `window_length`: ids that a row reads.
+    - `num_classes`: what `targets` count.
+    - `writes`: ids that the model may write as its answer; None: a head's logits say it.
+    """
+
+    window_length: int
+    exact_likelihood: bool
+    num_classes: int
+    writes: int | None
+
+    def spec(self, num_rows: int) -> Spec:
+        """As of `Objective`."""
+        ...
+
+    def encode(self, record: Mapping[str, Any], encoder: Encoder) -> Example:
+        """The example of a JSON object whose fields have their own names.
+
+        Raises:
+          UserError: a field is missing, empty or of the wrong kind, or a label is unknown.
+        """
+        ...
+
+    def prompt(self, example: Example) -> np.ndarray:
+        """Where the model writes: the ids that it reads, without those of the answer."""
+        ...
+
+    def answer(self, output: np.ndarray, example: Example, encoder: Encoder) -> Any:
+        """What the model says: of logits [P, C], or of the ids that it wrote."""
         ...
 
 

@@ -124,8 +124,19 @@ class ModelConfig(Section):
     mlp_bias: bool | None = fixed(None, "the same of the MLP alone; None: use_bias")
     norm_bias: bool | None = fixed(None, "the same of the norms alone; None: use_bias")
     tie_embeddings: bool = fixed(True, "the head shares the embedding's matrix")
-    head: Literal["lm", "mlm"] = fixed(
-        "lm", "'mlm': a dense layer, activation and norm before the projection, and a bias after"
+    head: Literal["lm", "mlm", "pooled", "token", "span"] = fixed(
+        "lm",
+        "what is predicted: tokens; tokens, with a dense layer, activation and norm before the "
+        "projection and a bias after ('mlm'); a class of the text, or of each token; or first and "
+        "last token of a span (these three are set by the objective)",
+    )
+    num_labels: int | None = fixed(
+        None, "classes of a 'pooled' or 'token' head; None: those of objective.labels", gt=0
+    )
+    classifier_transform: bool = fixed(
+        False,
+        "heads that predict no tokens keep the layer, activation and norm of 'mlm' (ModernBERT); "
+        "False: 'pooled' has a layer with tanh, the others nothing (BERT)",
     )
     encoder_embeddings: bool = fixed(
         False, "an encoder beside a decoder has a matrix of tokens of its own"
@@ -183,6 +194,26 @@ class ModelConfig(Section):
         """Whether a layer (counted from 0) attends within the window only."""
         every = self.global_every
         return self.window is not None and (every is None or layer % every > 0)
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether the head's classes are the ids of the vocabulary."""
+        return self.head in ("lm", "mlm")
+
+    @property
+    def has_transform(self) -> bool:
+        """Whether a dense layer, activation and norm stand in front of the head's projection."""
+        return self.head == "mlm" or (not self.predicts_tokens and self.classifier_transform)
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether a dense layer with tanh does."""
+        return self.head == "pooled" and not self.classifier_transform
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that a classifier gives for each token that it sees."""
+        return 2 if self.head == "span" else self.num_labels or 2
 
     @property
     def has_final_norm(self) -> bool:
@@ -251,6 +282,19 @@ class ObjectiveConfig(Section):
         "span_corruption, denoising: mean length of the hidden spans, in tokens or words",
         ge=1,
     )
+    labels: tuple[str, ...] = fixed(
+        (), "classification: names of the classes; (): those of the training examples, in order"
+    )
+    prefix: str = fixed("", "seq2seq, completion: text put in front of every source or prompt")
+    target_length: int = fixed(
+        128, "seq2seq: ids of a target; completion: the most that an answer has", gt=1
+    )
+    truncate: bool = fixed(
+        False, "fine-tuning: examples that are too long are cut; False: they are an error"
+    )
+    begins_with_bos: bool | None = fixed(
+        None, "fine-tuning: bos stands in front of texts; None: as for the model of init_from"
+    )
     permute_sentences: bool = fixed(True, "denoising: the encoder reads the sentences in any order")
     mixture: tuple[tuple[str, float, tuple[tuple[str, Scalar], ...]], ...] = fixed(
         (), "mixture: its parts, (name, weight, ((field of objective, value), ...)) each"
@@ -303,6 +347,11 @@ class DataConfig(Section):
     eval_path: str | None = free(None, "held-out store or text; None: a part of data.path")
     eval_fraction: float = fixed(0.01, "share of documents held out, by hash", ge=0, lt=1)
     text_key: str = fixed("text", "field (JSONL) or column (Parquet) that holds the text")
+    fields: tuple[tuple[str, str], ...] = fixed(
+        (),
+        "fine-tuning: where fields of the examples have other names, pairs (ours, theirs), or "
+        "'text=review,label=stars'",
+    )
     text_split: Literal["file", "paragraph", "line"] = fixed(
         "file", "what one document is in a .txt file; paragraphs end at blank lines"
     )
@@ -321,6 +370,16 @@ class DataConfig(Section):
         None, "threads that tokenise raw text; None: one per core", gt=0
     )
     cache_dir: str = free("~/.cache/lmjax", "where raw text is kept once tokenised")
+
+    @pydantic.field_validator("fields", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = tuple(tuple(x.strip() for x in part.split("=")) for part in value.split(","))
+        if not all(len(pair) == 2 and all(pair) for pair in pairs):
+            raise ValueError("not pairs of names; write text=review,label=stars")
+        return pairs
 
     @pydantic.field_validator("sources", mode="before")
     @classmethod
@@ -445,6 +504,9 @@ class TrainConfig(Section):
     )
     init_from: str | None = fixed(
         None, "workdir whose newest weights the run starts from; None: random ones"
+    )
+    init_weights: bool = fixed(
+        True, "init_from: take its weights; False: its architecture and tokenizer alone"
     )
     init_optimizer: bool = fixed(False, "init_from: take its optimizer's moments, too")
     z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)

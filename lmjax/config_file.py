@@ -81,6 +81,9 @@ def make(raw: dict[str, Any], overrides: dict[str, Any]) -> Config:
     flat = fields_lib.flatten(raw) | overrides
     for name in flat:
         fields_lib.check_name(name)
-    config = fields_lib.from_dict(families.resolve(fields_lib.unflatten(flat)))
+    resolved = families.resolve(fields_lib.unflatten(flat))
+    if head := objectives.head(flat.get("objective.name")):
+        resolved["model"]["head"] = head
+    config = fields_lib.from_dict(resolved)
     objectives.check(config)
     return config

@@ -93,11 +93,14 @@ def num_params(model: ModelConfig) -> dict[str, int]:
         layers = model.encoder_layers * _block(model, norm, cross=False)
         parts["encoder"] = model.encoder_embeddings * v * d + placed + layers + once
     parts["stack"] = model.num_layers * _block(model, norm, cross=two) + once
-    head = 0 if model.tie_embeddings else v * d
-    if model.head == "mlm":
+    if model.predicts_tokens:
+        head = 0 if model.tie_embeddings else v * d
+        if model.head == "mlm" or model.frozen_logits_bias:
+            head += v
+    else:
+        head = (d + 1) * (model.num_outputs + d * model.has_pooler)
+    if model.has_transform:
         head += d * d + d * model.use_bias + norm
-    if model.head == "mlm" or model.frozen_logits_bias:
-        head += v
     return parts | ({"head": head} if head else {})
 
 
@@ -138,11 +141,16 @@ def flops_per_row(model: ModelConfig, row: Lengths) -> Flops:
         matmul += model.num_layers * (kernels.cross_queries * t + kernels.cross_keys * s)
         other = width * sum(_pairs(model, layer, s) for layer in range(model.encoder_layers))
         other += model.num_layers * width * t * s
-    head = model.hidden_size * model.vocab_size
-    if model.head == "mlm":
+    head = model.hidden_size * _outputs(model)
+    if model.has_transform or model.has_pooler:
         head += model.hidden_size**2
     full = 6 * (matmul + head * row.predicted) + 12 * (square + other)
     return Flops(full, full - 12 * hidden)
+
+
+def _outputs(model: ModelConfig) -> int:
+    """Logits of each hidden state that the head sees."""
+    return model.vocab_size if model.predicts_tokens else model.num_outputs
 
 
 def _pairs(model: ModelConfig, layer: int, length: int) -> int:
@@ -202,7 +210,7 @@ def memory(
     transient = max(block["transient"] for _, block in blocks)
     if policy != "none":  # what was not kept comes back, one block at a time
         transient += max(block["none"] for _, block in blocks)
-    logits = 2 * _FLOAT32 * model.vocab_size * row.predicted / split.tensor
+    logits = 2 * _FLOAT32 * _outputs(model) * row.predicted / split.tensor
     # In a smaller type the matrices are cast once and the copies kept for the way back.
     cast = dtype_bytes * number // split.state if dtype_bytes < _FLOAT32 else 0
     return {

@@ -17,8 +17,9 @@ import numpy as np
 from lmjax import config_file, flops, foreign, objectives, paths
 from lmjax.batch import Pieces
 from lmjax.config import Config
-from lmjax.data import cache, pipeline
+from lmjax.data import cache, files, pipeline
 from lmjax.errors import UserError
+from lmjax.train import answers as answers_lib
 from lmjax.train import data as data_lib
 from lmjax.train import describe, loop, metrics, setup, workdir
 from lmjax.train import inspect as inspect_lib
@@ -53,6 +54,9 @@ def _run_config(request: Request) -> RunConfig:
         return workdir.resume(stored, source, request.overrides)
     if source is not None:
         raw = config_file.load(source["file"])
+        init_from = request.overrides.get("train.init_from", raw.get("train", {}).get("init_from"))
+        if init_from is not None and "family" not in request.overrides:
+            raw = start_lib.with_model_of(raw, init_from)
     elif init_from := request.overrides.get("train.init_from"):
         raw = start_lib.recipe_of(init_from)
     else:
@@ -110,6 +114,7 @@ class _Run:
     pieces: Pieces | None
     data: data_lib.Data
     steps: setup.Steps
+    answering: answers_lib.Answering | None
     checkpoints: Checkpoints | CopiedCheckpoints
 
     @property
@@ -125,7 +130,9 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     start_lib.check_data(run.config, imported)
     stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
     start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
-    config = setup.resolve(run.config, stores.tokenizer.config["requested_vocab_size"])
+    config = setup.resolve(
+        run.config, stores.tokenizer.config["requested_vocab_size"], stores.labels(run.config)
+    )
     ids = setup.make_ids(config, stores.tokenizer)
     program = setup.make_program(config, ids=ids)
     data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
@@ -138,7 +145,8 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
         folder.sync()
         with program.context():
             steps = setup.make_steps(program, data.tables)
-            yield _Run(folder, program, ids.pieces, data, steps, checkpoints)
+            answering = answers_lib.make(program, stores.tokenizer)
+            yield _Run(folder, program, ids.pieces, data, steps, answering, checkpoints)
     finally:
         checkpoints.close()
 
@@ -179,7 +187,8 @@ def _restore(run: _Run) -> tuple[TrainState, int] | None:
 
 
 def _first_state(run: _Run, console: Console) -> TrainState:
-    if run.config.train.init_from is None:
+    train = run.config.train
+    if train.init_from is None or not train.init_weights:
         return run.program.init()
     state, said = start_lib.from_run(run.program)
     console.line(said)
@@ -187,14 +196,20 @@ def _first_state(run: _Run, console: Console) -> TrainState:
 
 
 def _evaluate(run: _Run, state: TrainState, on_chunk: Callable[[int, int], None]) -> dict:
-    return run_evaluation(
+    batches = run.data.eval_batches(run.program)
+    row = run_evaluation(
         state.params,
-        run.data.eval_batches(run.program),
+        batches,
         run.steps.eval_step,
         run.program.place,
         on_chunk,
         run.data.names,
     )
+    if run.answering is not None:
+        answers = run.answering(state.params, batches)
+        row |= run.answering.measures(answers)
+        files.write_whole(run.folder.path / answers_lib.FILE, answers_lib.to_lines(answers))
+    return row
 
 
 def evaluate(request: Request) -> int:
@@ -350,7 +365,9 @@ def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, data
     """The batches a run would see, all rows of each, without a model or a device."""
     config = _run_config(request).config
     stores = data_lib.open_stores(start_lib.with_own_tokenizer(config, request.workdir))
-    config = setup.resolve(config, stores.tokenizer.config["requested_vocab_size"])
+    config = setup.resolve(
+        config, stores.tokenizer.config["requested_vocab_size"], stores.labels(config)
+    )
     objective = objectives.make(config, setup.make_ids(config, stores.tokenizer))
     return config, data_lib.all_train_batches(config, stores, objective), stores
 

@@ -209,6 +209,12 @@ class JsonTokenizer:
         """Ids of one text, int32 [length]."""
         return self.encode_batch([text])[0]
 
+    def encode_spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """As `Tokenizer.encode_spans`; a character that is no part of an id is in no span."""
+        encoding = self._encoder.encode(text, add_special_tokens=False)
+        spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+        return np.array(encoding.ids, np.int32), spans
+
     def _ids(self, text: str) -> np.ndarray:
         (encoding,) = self._encoder.encode_batch_fast([text], add_special_tokens=False)
         return np.array(encoding.ids, np.int32)

@@ -6,7 +6,9 @@ Every sentence comes from the run's own files; what they do not say is left out 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -69,12 +71,12 @@ def make(subject: Subject) -> ModelCard:
 
 
 def _metadata(subject: Subject) -> ModelCardData:
-    config = subject.facts.config
+    config, model_type = subject.facts.config, subject.fmt.model_type
     results = _results(subject)
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag=PIPELINES[config.model.architecture],
-        tags=["lmjax", "pretraining", subject.fmt.model_type],
+        pipeline_tag=_task(subject),
+        tags=["lmjax", "fine-tuning" if subject.is_labelled else "pretraining", model_type],
         language="en" if subject.facts.is_trained and _is_english(config) else None,
         license=plain(subject.license) if subject.license else None,
         model_name=plain(subject.name) if results else None,
@@ -82,8 +84,19 @@ def _metadata(subject: Subject) -> ModelCardData:
     )
 
 
+def _task(subject: Subject) -> str:
+    """What the Hub calls what the model is for."""
+    return subject.objective.task or PIPELINES[subject.facts.config.model.architecture]
+
+
 def _is_english(config: Config) -> bool:
     return all(path.startswith(BUNDLED) for path in config.data.paths)
+
+
+def _judged(row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The measures of answers in a row: (kind, name) by field."""
+    names = (name for name in row if f"{name}_low" in row)
+    return {name: (name.lower(), f"{name} on held-out examples") for name in names}
 
 
 def _results(subject: Subject) -> list[EvalResult]:
@@ -95,13 +108,13 @@ def _results(subject: Subject) -> list[EvalResult]:
     text = plain(", ".join(names) or base_names(path).removeprefix(BUNDLED))
     return [
         EvalResult(
-            task_type=PIPELINES[config.model.architecture],
+            task_type=_task(subject),
             dataset_type="text",
             dataset_name=text if config.data.eval_path else f"held-out part of {text}",
             metric_type=kind,
             metric_name=f"{name}, step {row['step']}",
             metric_value=row[key],
         )
-        for key, (kind, name) in _METRICS.items()
+        for key, (kind, name) in (_METRICS | _judged(row)).items()
         if key in row and not (key == "content_loss" and row[key] == row["loss"])
     ]

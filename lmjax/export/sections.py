@@ -54,6 +54,11 @@ class Subject:
         return objectives.describe(self.facts.config)
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether it was trained on labelled examples."""
+        return objectives.is_labelled(self.facts.config)
+
+    @property
     def name(self) -> str:
         """What the model is called."""
         return self.repo.split("/")[1] if self.repo else self.facts.name
@@ -90,9 +95,10 @@ def head(subject: Subject) -> str:
             f"again. {_origin(facts)} lmjax has not trained it and has measured nothing."
         )
     else:
+        how = "fine-tuned for" if subject.is_labelled else "pre-trained by"
         what = (
-            f"A `{subject.fmt.stock_class}` of {size}: {_KINDS[model.architecture]}, pre-trained "
-            f"by {subject.objective.name}, with lmjax, a code base for pre-training in JAX. "
+            f"A `{subject.fmt.stock_class}` of {size}: {_KINDS[model.architecture]}, {how} "
+            f"{subject.objective.name}, with lmjax, a code base for pre-training in JAX. "
             f"{_origin(facts)}"
         )
     return f"# {shown(subject.name)}\n\n{what}"
@@ -106,6 +112,8 @@ def _origin(facts: Facts) -> str:
         if not facts.is_trained:
             return f"It was {what}."
         return f"Training went on from {what}; what that was trained on, its files do not say."
+    if init_from and not facts.config.train.init_weights:
+        return "Training began with random weights, and the tokenizer and shape of another model."
     if init_from:
         moments = " and its optimizer's moments" * facts.config.train.init_optimizer
         name = shown(base_name(init_from))
@@ -128,10 +136,12 @@ def use(subject: Subject) -> str:
         prompts=objective.prompts if is_trained else (),
         sentinels=subject.sentinels,
         names_sentinels=subject.names_sentinels,
+        task=objective.task,
     )
     known = subject.facts.imported is None and subject.facts.config.train.init_from is None
     purpose = f"As it is, it {objective.does}. " * is_trained
-    purpose += _PURPOSES[architecture] + _NOT[architecture] * known
+    if not subject.is_labelled:
+        purpose += _PURPOSES[architecture] + _NOT[architecture] * known
     without = "" if subject.has_tokenizer else " The folder holds no tokenizer: it takes ids."
     return (
         f"## Use\n\n{purpose}{without} No code beyond transformers is needed or "
@@ -163,13 +173,15 @@ def results(subject: Subject) -> str:
         if any(key in row for row in rows.values()) and not (plain and "content" in key):
             values = (str(row[key]) if key in row else "" for row in rows.values())
             lines.append([title, *values])
+    for name in (name for name in rows.get("held-out", {}) if f"{name}_low" in rows["held-out"]):
+        lines.append([f"{name} of the answers", *_with_interval(name, rows)])
     if "eval" in {row["split"] for row in rows.values()}:
         predicted = [f"{row['tokens']:,}" * (row["split"] == "eval") for row in rows.values()]
-        lines.append(["tokens predicted", *predicted])
+        lines.append(["predictions" if subject.is_labelled else "tokens predicted", *predicted])
     late = [name for name, row in rows.items() if row["step"] < facts.step]
     parts = [
         f"## Results\n\nOf the checkpoint of step {facts.step:,}. Losses are in nats per "
-        "predicted token.",
+        f"{'prediction' if subject.is_labelled else 'predicted token'}.",
         table(["", *rows], lines),
         *[f"The {name} row is older than this checkpoint." for name in late],
         _reading(subject, "bits_per_byte" in next(iter(rows.values()))),
@@ -179,7 +191,20 @@ def results(subject: Subject) -> str:
     return "\n\n".join(parts)
 
 
+def _with_interval(name: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A measure of answers, in the column of the held-out row."""
+    row = rows["held-out"]
+    said = f"{row[name]:.4g} ({row[f'{name}_low']:.4g} to {row[f'{name}_high']:.4g})"
+    return [said * (column == "held-out") for column in rows]
+
+
 def _reading(subject: Subject, has_bits: bool) -> str:
+    if subject.is_labelled:
+        return (
+            "A unigram model knows the frequencies of what is to be predicted, and nothing of the "
+            "text. In brackets are 95 % intervals of a bootstrap over the held-out examples. The "
+            "train column is the mean over the steps since the row before."
+        )
     left_out = subject.objective.left_out
     content = f"Content loss leaves out {left_out}. " * bool(left_out)
     bits = "Bits per byte of UTF-8 compare models of different tokenizers. " * has_bits
@@ -279,11 +304,13 @@ def limits(subject: Subject) -> str:
         "lmjax does nothing for safety: it may repeat whatever its text holds, be it wrong, "
         "offensive or personal.",
         f"Rows had {config.data.seq_len:,} tokens; longer inputs were not measured.",
-        "Beyond the numbers above nothing was measured: no downstream task, no other kind of text, "
-        "no bias, no memorisation.",
+        "Beyond the numbers above nothing was measured: "
+        + "no downstream task, " * (not subject.is_labelled)
+        + "no other kind of text, no bias, no memorisation.",
     ]
     if not config.data.eval_path:
-        lines.append("Held-out documents come from the same sources as those trained on.")
+        what = "examples" if subject.is_labelled else "documents"
+        lines.append(f"Held-out {what} come from the same sources as those trained on.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

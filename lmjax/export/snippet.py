@@ -65,6 +65,47 @@ model(input_ids, labels=labels).loss.backward()  # fine-tuning to text-to-text
     ),
 }
 
+# What an encoder was fine-tuned for -> code; writing models are used alike whatever they write.
+_TASKS = {
+    "text-classification": """\
+inputs = tokenizer("It was a pleasure.", return_tensors="pt")
+with torch.no_grad():
+    probabilities = model(**inputs).logits[0].softmax(-1)
+print({model.config.id2label[i]: p for i, p in enumerate(probabilities.tolist())})
+""",
+    "token-classification": """\
+inputs = tokenizer("Anna lives in Oslo.", return_tensors="pt")
+with torch.no_grad():
+    tags = model(**inputs).logits[0].argmax(-1).tolist()  # a word's tag is that of its first piece
+for piece, tag in zip(tokenizer.convert_ids_to_tokens(inputs["input_ids"][0]), tags):
+    print(piece, model.config.id2label[tag])
+""",
+    "question-answering": """\
+inputs = tokenizer("Where does Anna live?", "Anna lives in Oslo.", return_tensors="pt")
+with torch.no_grad():
+    output = model(**inputs)
+start, end = output.start_logits[0].argmax(), output.end_logits[0].argmax()
+print(tokenizer.decode(inputs["input_ids"][0, start : end + 1]))
+""",
+    "text2text-generation": """\
+inputs = tokenizer("The weather is fine today.", return_tensors="pt")
+with torch.no_grad():
+    output = model.generate(**inputs, max_new_tokens=64)
+print(tokenizer.decode(output[0], skip_special_tokens=True))
+""",
+    "text-generation": """\
+inputs = tokenizer("The weather is", return_tensors="pt")
+with torch.no_grad():
+    output = model.generate(**inputs, max_new_tokens=64)
+print(tokenizer.decode(output[0], skip_special_tokens=True))
+""",
+}
+_LOGITS = """\
+input_ids = torch.tensor([IDS])
+with torch.no_grad():
+    output = model(input_ids)
+"""
+
 
 def snippet(
     architecture: str,
@@ -77,6 +118,7 @@ def snippet(
     prompts: Sequence[Prompt] = (),
     sentinels: Sequence[int] = (),
     names_sentinels: bool = False,
+    task: str | None = None,
 ) -> str:
     """Code that loads and uses the model.
 
@@ -90,6 +132,7 @@ def snippet(
       prompts: what it was trained to answer.
       sentinels: their ids.
       names_sentinels: whether text can spell <extra_id_0> to that tokenizer.
+      task: what it was fine-tuned for, in the words of the Hub; None: it was not.
     """
     framed = _Framed(ids, frame, sentinels)
     shown = []
@@ -98,7 +141,8 @@ def snippet(
             shown.append(_in_text(prompt, len(sentinels)))
         else:
             shown.append(_in_ids(prompt, framed, has_tokenizer))
-    text = "".join(shown) + "\n" * bool(shown) + _USE[architecture][0 if has_tokenizer else 1]
+    use = _USE[architecture] if task is None else (_TASKS[task], _LOGITS)
+    text = "".join(shown) + "\n" * bool(shown) + use[0 if has_tokenizer else 1]
     classes = f"AutoTokenizer, {stock_class}" if has_tokenizer else stock_class
     head = _HEAD.format(classes=classes, stock_class=stock_class, name=name)
     if has_tokenizer:

@@ -81,12 +81,24 @@ def _expressed(config: Config, ids: Mapping[str, Any], dtype: str) -> tuple[Form
     model, errors = config.model, []
     if model.max_positions is None:  # of the classes that want to be told some length
         model = model.model_copy(update={"max_positions": config.data.seq_len})
-    for fmt in families.FAMILIES[config.family].FORMATS:
+    for general in families.FAMILIES[config.family].FORMATS:
         try:
-            return fmt, fmt.write_config(model, ids, dtype)
+            fmt = general.with_head(model.head)
+            return fmt, fmt.write_config(model, ids, dtype) | _named_classes(config)
         except UserError as error:
             errors.append(error)
     raise errors[0]
+
+
+def _named_classes(config: Config) -> dict[str, Any]:
+    """What a classifier's config says of its classes; nothing where there are none."""
+    labels = config.objective.labels
+    if not labels:
+        return {}
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
 
 
 def export(

@@ -87,9 +87,15 @@ def files(config: Config, tokenizer: AnyTokenizer) -> dict[str, bytes]:
         tokenizer.unk_id,
         used + _behind(config, tokenizer),
         [*before, TEXT, *behind],
+        pair_type=int(_tells_pairs(config)),
     )
     described = _described(config, tokenizer, names)
     return {MAIN: main, CONFIG: (json.dumps(described, indent=2) + "\n").encode()}
+
+
+def _tells_pairs(config: Config) -> bool:
+    """Whether the model was shown which tokens are of the second of two texts."""
+    return objectives.is_labelled(config) and config.model.token_types > 1
 
 
 def names_sentinels(config: Config, tokenizer: AnyTokenizer) -> bool:
@@ -134,7 +140,8 @@ def _described(config: Config, tokenizer: Tokenizer, names: Mapping[str, str]) -
         "truncation_side": "right",
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": False,
-        "model_input_names": ["input_ids", "attention_mask"],
+        "model_input_names": ["input_ids", "attention_mask"]
+        + ["token_type_ids"] * _tells_pairs(config),
         **{f"{name}_token": content for name, content in names.items()},
         **({"additional_special_tokens": sentinels} if sentinels else {}),
     }

@@ -76,11 +76,21 @@ def head_rows(
     ]
 
 
+def classifier_rows(model: ModelConfig, pooler: str, pooled: str) -> list[Row]:
+    """Rows of the heads that predict no tokens; `pooler` and `pooled` are those of sequences."""
+    names = {"pooled": pooled, "token": "classifier", "span": "qa_outputs"}
+    return [
+        *dense(pooler, "classifier/dense", "d", "e"),
+        *dense(names.get(model.head, ""), "classifier/out", "d", "c"),
+    ]
+
+
 def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
     return [
         *encoder_rows("bert"),
         Row("bert.embeddings.position_embeddings.weight", "embed/position", "n d"),
         *head_rows(model, f"{_HEAD}.transform.dense", f"{_HEAD}.transform.LayerNorm", _BIAS, _OUT),
+        *classifier_rows(model, "bert.pooler.dense", "classifier"),
     ]
 
 
@@ -104,6 +114,11 @@ FORMATS = (
     Format(
         model_type="bert",
         stock_class="BertForMaskedLM",
+        classifiers={
+            "pooled": "BertForSequenceClassification",
+            "token": "BertForTokenClassification",
+            "span": "BertForQuestionAnswering",
+        },
         base=BASE,
         keys=(*KEYS, Key("max_position_embeddings", "max_positions", 512)),
         must=MUST,

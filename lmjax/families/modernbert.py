@@ -38,6 +38,7 @@ BASE: dict[str, Any] = {
     "use_bias": False,
     "tie_embeddings": True,
     "head": "mlm",
+    "classifier_transform": True,
     "init": "truncated_normal",
     "init_std": 0.02,
     "init_residual_scale": True,
@@ -72,6 +73,7 @@ def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
         *norm("head.norm", "transform/norm"),
         Row("decoder.bias", "head_bias", "v"),
         Row("decoder.weight", "projection/kernel", "v d -> d v"),
+        *dense("classifier", "classifier/out", "d", "c"),
     ]
 
 
@@ -124,6 +126,7 @@ def _write(model: ModelConfig, ids: Ids) -> dict[str, Any]:
         "global_rope_theta": model.rope_theta,
         "local_rope_theta": local_theta,
         "classifier_activation": activation_name(model),
+        "classifier_pooling": "cls",
         "embedding_dropout": model.dropout,
         "attention_dropout": model.dropout,
     }
@@ -133,6 +136,11 @@ FORMATS = (
     Format(
         model_type="modernbert",
         stock_class="ModernBertForMaskedLM",
+        classifiers={
+            "pooled": "ModernBertForSequenceClassification",
+            "token": "ModernBertForTokenClassification",
+            "span": "ModernBertForQuestionAnswering",
+        },
         base=BASE,
         keys=(
             Key("hidden_size", "hidden_size"),

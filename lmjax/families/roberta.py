@@ -38,6 +38,7 @@ def _rows(model: ModelConfig, ids: Ids) -> list[Row]:
         *bert.encoder_rows("roberta"),
         Row("roberta.embeddings.position_embeddings.weight", "embed/position", "n d", skip=skip),
         *bert.head_rows(model, "lm_head.dense", "lm_head.layer_norm", _BIAS, "lm_head.decoder"),
+        *bert.classifier_rows(model, "classifier.dense", "classifier.out_proj"),
     ]
 
 
@@ -69,6 +70,11 @@ FORMATS = (
     Format(
         model_type="roberta",
         stock_class="RobertaForMaskedLM",
+        classifiers={
+            "pooled": "RobertaForSequenceClassification",
+            "token": "RobertaForTokenClassification",
+            "span": "RobertaForQuestionAnswering",
+        },
         base=BASE,
         # The activation of its blocks is free, that of its head is not.
         keys=tuple(replace(k, values=_GELU) if k.ours == "activation" else k for k in bert.KEYS),

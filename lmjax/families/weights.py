@@ -36,8 +36,9 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
 def shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by path; nothing is allocated."""
     init = Model(model, model.vocab_size).init
-    tree = jax.eval_shape(init, jax.random.key(0), smallest_batch(model))
-    return {path: leaf.shape for path, leaf in flat(nn.unbox(tree["params"])).items()}
+    unboxed = lambda key, batch: nn.unbox(init(key, batch)["params"])
+    tree = jax.eval_shape(unboxed, jax.random.key(0), smallest_batch(model))
+    return {path: leaf.shape for path, leaf in flat(tree).items()}
 
 
 def entries(fmt: Format, model: ModelConfig, ids: Ids) -> list[Entry]:

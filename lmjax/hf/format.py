@@ -9,7 +9,7 @@ read: nothing is dropped in silence.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pydantic
@@ -66,6 +66,7 @@ class Format:
       keys: what its config says of the rest.
       must: keys with the only value that our block computes; where one is missing, it has it.
       rows: (model, ids) -> the weight table.
+      classifiers: the stock classes of the same model with other heads, by `ModelConfig.head`.
       embedding: name of the matrix of tokens.
       head: name of that of the logits, in a file only where they are not one.
       ids: special ids that its config names, with the class's defaults.
@@ -90,6 +91,7 @@ class Format:
     rows: Callable[[ModelConfig, Ids], Sequence[Row]]
     embedding: str
     head: str
+    classifiers: Mapping[str, str] = field(default_factory=dict)
     must: Mapping[str, Any] = field(default_factory=dict)
     ids: Ids = field(default_factory=dict)
     read: Callable[[Mapping[str, Any], Ids], dict[str, Any]] = lambda config, ids: {}
@@ -103,6 +105,25 @@ class Format:
     tokenizer_of: str | None = None
     tied_by_file: bool = False
     generates: bool = True
+
+    def with_head(self, head: str) -> Format:
+        """The format of a model with a head that predicts no tokens; of others this one.
+
+        Raises:
+          UserError: there is no such class.
+        """
+        if head in ("lm", "mlm"):
+            return self
+        if head not in self.classifiers:
+            raise self._inexpressible("head", head)
+        none = lambda model: {}  # what belongs to the head over the vocabulary
+        return replace(
+            self,
+            stock_class=self.classifiers[head],
+            base={**self.base, "head": head},
+            same=none,
+            unused=none,
+        )
 
     def read_ids(self, config: Mapping[str, Any]) -> dict[str, int | None]:
         """Special ids of their config; of several end ids the first."""
@@ -246,7 +267,7 @@ def value_of(model: ModelConfig, name: str) -> Any:
 def essence(model: ModelConfig) -> dict[str, Any]:
     """What a model computes, with defaults filled in and without what has no effect."""
     facts = {name: value_of(model, name) for name in _ALWAYS}
-    if model.head == "mlm":
+    if model.has_transform:
         facts["use_bias"] = model.use_bias
     if model.architecture == "encoder_decoder":
         facts["num_encoder_layers"] = model.encoder_layers

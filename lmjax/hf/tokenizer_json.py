@@ -53,6 +53,8 @@ def from_sentencepiece(
     unk_id: int,
     specials: Sequence[Special],
     frame: Sequence[str] = (TEXT,),
+    *,
+    pair_type: int = 0,
 ) -> bytes:
     """The content of tokenizer.json.
 
@@ -63,6 +65,7 @@ def from_sentencepiece(
       unk_id: of the piece for what is unknown; with bytes nothing is.
       specials: in the order of their ids.
       frame: what a text is put into: contents of `specials` and `TEXT`.
+      pair_type: type of the tokens of the second of two texts.
 
     Raises:
       UserError: another model type, or ids of specials that leave out numbers.
@@ -81,7 +84,7 @@ def from_sentencepiece(
         "added_tokens": [_added(special) for special in specials],
         "normalizer": _replace(" ", _SPACE),
         "pre_tokenizer": _sequence("pretokenizers", _splits(pieces, text, is_unigram)),
-        "post_processor": _framed({s.content: s.id for s in specials}, frame),
+        "post_processor": _framed({s.content: s.id for s in specials}, frame, pair_type),
         "decoder": _sequence(
             "decoders", [_replace(_SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
         ),
@@ -151,16 +154,16 @@ def _added(special: Special) -> dict[str, Any]:
     }
 
 
-def _framed(ids: Mapping[str, int], frame: Sequence[str]) -> dict[str, Any]:
+def _framed(ids: Mapping[str, int], frame: Sequence[str], pair_type: int) -> dict[str, Any]:
     """One text in its frame; a second one follows with what stands behind the first."""
 
-    def part(name: str, text: str) -> dict[str, Any]:
+    def part(name: str, text: str, kind: int) -> dict[str, Any]:
         if name == TEXT:
-            return {"Sequence": {"id": text, "type_id": 0}}
-        return {"SpecialToken": {"id": name, "type_id": 0}}
+            return {"Sequence": {"id": text, "type_id": kind}}
+        return {"SpecialToken": {"id": name, "type_id": kind}}
 
-    single = [part(name, "A") for name in frame]
-    second = [part(name, "B") for name in frame[list(frame).index(TEXT) :]]
+    single = [part(name, "A", 0) for name in frame]
+    second = [part(name, "B", pair_type) for name in frame[list(frame).index(TEXT) :]]
     used = {name: ids[name] for name in frame if name != TEXT}
     return {
         "type": "TemplateProcessing",

@@ -5,6 +5,7 @@ Shape suffixes: B rows, T length, P predicted positions, D hidden_size, V vocabu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -15,6 +16,11 @@ from lmjax.config import ModelConfig
 from lmjax.nn import linear
 from lmjax.nn import norm as norms
 from lmjax.nn.mlp import ACTIVATIONS
+
+NEVER = -1e9  # a logit of what cannot be
+
+# Parameters of heads: a model that gets another head keeps those that both have.
+PARAMETERS = ("transform", "head_bias", "projection", "classifier")
 
 
 def predicted(hidden_BTD: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -51,6 +57,38 @@ class Projection(nn.Module):
             kernel_DV.astype(self.dtype),
             preferred_element_type=jnp.float32,
         )
+
+
+class Classifier(nn.Module):
+    """Numbers for each hidden state: of the classes, or of a span's two ends.
+
+    With `config.has_pooler` a layer with tanh stands in front (Devlin et al. 2019, their
+    `BertPooler`).
+    """
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden_BPD: jax.Array, *, deterministic: bool = True) -> jax.Array:
+        """hidden_BPD -> logits_BPC in float32."""
+        config = self.config
+        linear_of = functools.partial(
+            linear.Linear,
+            kernel_init=linear.kernel_init(config, config.hidden_size),
+            use_bias=True,
+        )
+        if config.has_pooler:
+            hidden_BPD = jnp.tanh(
+                linear_of(
+                    (config.hidden_size,), ("embed", "embed_out"), dtype=self.dtype, name="dense"
+                )(hidden_BPD)
+            )
+        hidden_BPD = nn.Dropout(config.dropout)(hidden_BPD, deterministic=deterministic)
+        classes = linear_of(
+            (config.num_outputs,), ("embed", "labels"), dtype=jnp.float32, name="out"
+        )
+        return classes(hidden_BPD)
 
 
 class Transform(nn.Module):

@@ -72,8 +72,11 @@ class Model(nn.Module):
             if two:
                 self.encoder_norm = norms.make(config, self.dtype)
             self.final_norm = norms.make(config, self.dtype)
-        if config.head == "mlm":
+        if config.has_transform:
             self.transform = heads.Transform(config, self.dtype)
+        if not config.predicts_tokens:
+            self.classifier = heads.Classifier(config, self.dtype)
+            return
         if config.head == "mlm" or config.frozen_logits_bias:
             self.head_bias = self.param(
                 "head_bias",
@@ -88,9 +91,32 @@ class Model(nn.Module):
         return stack.Stack(self.config, layout, self.dtype, self.remat, unroll)
 
     def __call__(self, batch: Mapping[str, jax.Array], *, deterministic: bool = True) -> jax.Array:
-        """Logits of the predicted positions of a `lmjax.batch`, float32 [B, P, V]."""
+        """Logits of the predictions of a `lmjax.batch`, float32 [B, P, classes]."""
         hidden_BTD, _ = self.trunk(batch, deterministic=deterministic)
-        return self.head(heads.predicted(hidden_BTD, batch))
+        return self.predict(hidden_BTD, batch, deterministic=deterministic)
+
+    def predict(
+        self,
+        hidden_BTD: jax.Array,
+        batch: Mapping[str, jax.Array],
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Logits of the predictions, float32: of ids or classes [B, P, V], of spans [B, 2, T].
+
+        Args:
+          hidden_BTD: from `trunk`.
+          batch: `predict_at`, where only some positions predict; `segment_ids` for a span.
+          deterministic: as in `trunk`.
+        """
+        hidden_BPD = heads.predicted(hidden_BTD, batch)
+        if self.config.predicts_tokens:
+            return self.head(hidden_BPD)
+        logits_BPC = self.classify(hidden_BPD, deterministic=deterministic)
+        if self.config.head != "span":
+            return logits_BPC
+        real_B1T = batch["segment_ids"][:, None] > 0  # padding is no part of an answer
+        return jnp.where(real_B1T, logits_BPC.swapaxes(1, 2), heads.NEVER)
 
     def encode(self, batch: Mapping[str, jax.Array], *, deterministic: bool = True) -> Memory:
         """The encoder's side of an encoder-decoder.
@@ -166,8 +192,15 @@ class Model(nn.Module):
         x_BTD = self.embed_dropout(x_BTD, deterministic=deterministic)
         return nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))
 
+    def classify(self, hidden_BPD: jax.Array, *, deterministic: bool = True) -> jax.Array:
+        """Logits of hidden states by a head that predicts no tokens, float32 [B, P, C]."""
+        if self.config.has_transform:
+            hidden_BPD = self.transform(hidden_BPD)
+        logits_BPC = self.classifier(hidden_BPD, deterministic=deterministic)
+        return nn.with_logical_constraint(logits_BPC, ("act_batch", "act_length", None))
+
     def head(self, hidden_BPD: jax.Array) -> jax.Array:
-        """Logits of hidden states, float32 [B, P, V]."""
+        """Logits of hidden states over the vocabulary, float32 [B, P, V]."""
         config = self.config
         if config.head == "mlm":
             hidden_BPD = self.transform(hidden_BPD)

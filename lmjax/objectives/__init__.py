@@ -5,19 +5,26 @@ of itself, `ARCHITECTURE`, the kind of model it trains, and `NUM_SENTINELS`, the
 at the top of the embedding beside those of the tokenizer. Its name is the module's; nothing else
 has to be told of it. One that is made of others has `parts(config)` instead of the last, and None
 for `ARCHITECTURE`; one that asks for `Ids.pieces` has `needs_pieces(config)`, too.
+
+One that takes labelled examples (`lmjax.batch.LabelledObjective`) also has `FIELDS`, the names of
+theirs, `measure(predictions, references)`, and `HEAD` where the model gets another one than
+that of its pre-training; one with classes has `labels(records)`, which finds them.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 from lmjax import fields as fields_lib
-from lmjax.batch import Ids, Objective
+from lmjax.batch import Ids, LabelledObjective, Objective
 from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.objectives.description import Description
+from lmjax.objectives.measures import Measure
 
 
 def _found() -> dict[str, ModuleType]:
@@ -28,6 +35,8 @@ def _found() -> dict[str, ModuleType]:
 
 
 OBJECTIVES = _found()
+LABELLED = tuple(name for name, module in OBJECTIVES.items() if hasattr(module, "FIELDS"))
+PRETRAINING = tuple(name for name in OBJECTIVES if name not in LABELLED)
 
 # What a model of this kind is usually trained on, where nobody says.
 USUAL = {"decoder": "clm", "encoder": "mlm", "encoder_decoder": "span_corruption"}
@@ -52,9 +61,51 @@ def check(config: Config) -> None:
             f"{module.ARCHITECTURE!r}, family {config.family!r} is {architecture!r}; set "
             f"objective.name to {' or '.join(fitting)}"
         )
+    elif (wanted := head(name)) is None and not config.model.predicts_tokens:
+        raise UserError(
+            f"config.model.head={config.model.head!r} predicts no tokens, which "
+            f"objective.name={name!r} does; set model.head to 'mlm' or 'lm'"
+        )
+    elif wanted is not None and config.model.head != wanted:
+        raise UserError(
+            f"config.model.head={config.model.head!r} is not the head of objective.name={name!r}, "
+            f"which is {wanted!r}; leave model.head out"
+        )
 
 
-def make(config: Config, ids: Ids, *, evaluation: bool = False) -> Objective:
+def is_labelled(config: Config) -> bool:
+    """Whether the objective takes labelled examples."""
+    return config.objective.name in LABELLED
+
+
+def field_names(config: Config) -> tuple[str, ...]:
+    """Names of the fields of the labelled examples that the objective takes."""
+    return OBJECTIVES[config.objective.name].FIELDS
+
+
+def head(name: str) -> str | None:
+    """The head that a model gets for this objective; None: it keeps its own."""
+    return getattr(OBJECTIVES.get(name), "HEAD", None)
+
+
+def labels(config: Config, records: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the classes of an objective that has some: the config's, or those of the examples.
+
+    Raises:
+      UserError: an example has no label.
+    """
+    module = OBJECTIVES[config.objective.name]
+    if config.objective.labels or not hasattr(module, "labels"):
+        return config.objective.labels
+    return module.labels(records)
+
+
+def measure(config: Config, predictions: Sequence, references: Sequence) -> list[Measure]:
+    """How good answers to labelled examples are."""
+    return OBJECTIVES[config.objective.name].measure(predictions, references)
+
+
+def make(config: Config, ids: Ids, *, evaluation: bool = False) -> Objective | LabelledObjective:
     """The objective that a config names; for evaluation with the rates of that.
 
     Raises:

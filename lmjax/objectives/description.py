@@ -38,6 +38,7 @@ class Description:
       special: names of the special tokens it uses beside pad, unk and eos: bos, cls, sep, mask.
       left_out: which predictions content loss leaves out; empty: none.
       prompts: for an encoder-decoder.
+      task: what the Hub calls its task; None: the usual one of its architecture.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Description:
     special: tuple[str, ...] = ()
     left_out: str = ""
     prompts: tuple[Prompt, ...] = ()
+    task: str | None = None
 
 
 def percent(share: float) -> str:

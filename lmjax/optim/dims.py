@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 _HEADS = ("heads", "kv_heads")
-# Tables that are looked up by one of their dims, and the projection onto the vocabulary.
-_TABLES = ("vocab", "positions", "token_types", "relative_buckets")
+# Tables that are looked up by one of their dims, and the projections onto vocabulary and classes.
+_TABLES = ("vocab", "positions", "token_types", "relative_buckets", "labels")
 
 
 _SMALLEST_RMS = 1e-3  # Shazeer and Stern 2018, epsilon_2; a zero parameter must be able to start

@@ -1,4 +1,4 @@
-"""The text of a run: its stores, their rows, batches for a program, unigram tables."""
+"""The text or examples of a run: their stores, rows, batches for a program, unigram tables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.batch import Objective
+from lmjax import objectives
+from lmjax.batch import LabelledObjective, Objective
 from lmjax.config import Config
-from lmjax.data import cache, pipeline
+from lmjax.data import cache, labelled, pipeline
 from lmjax.data import plan as plan_lib
 from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data.labelled import ExampleRows, LabelledSet, TextEncoder
 from lmjax.data.mixture import Mixture, shares
 from lmjax.data.rows import PlannedRows, Rows, StreamRows
 from lmjax.data.store import Store
@@ -23,23 +25,37 @@ from lmjax.train.setup import Program, make_ids
 
 @dataclass(frozen=True)
 class Stores:
-    """Train and held-out text on disk, and the tokenizer of both.
+    """Train and held-out text on disk, or labelled examples, and the tokenizer of both.
 
     Of a mixture there is a train store for each source, and a held-out one unless all are held out
     together, by `data.eval_path`.
     """
 
     tokenizer: AnyTokenizer
-    train: tuple[Store, ...]
-    held_out: tuple[Store, ...]
+    train: tuple[Store, ...] | tuple[LabelledSet, ...]
+    held_out: tuple[Store, ...] | tuple[LabelledSet, ...]
+
+    def labels(self, config: Config) -> tuple[str, ...]:
+        """Names of the classes of an objective that has some, by the examples of training.
+
+        Raises:
+          UserError: an example has no label.
+        """
+        if not objectives.is_labelled(config):
+            return ()
+        records = (record for examples in self.train for record in examples.records)
+        return objectives.labels(config, records)
 
 
 def open_stores(config: Config) -> Stores:
     """Opens what `data.path` or `data.sources` names; raw text is tokenised once, with a bar.
 
     Raises:
-      UserError: as `cache.ensure_store`, or the stores of a mixture have different tokenizers.
+      UserError: as `cache.ensure_store` and `labelled.read`, or the stores of a mixture have
+        different tokenizers.
     """
+    if objectives.is_labelled(config):
+        return _open_labelled(config)
     data, tok = config.data, config.tokenizer
     reading = {
         "text_key": data.text_key,
@@ -75,9 +91,37 @@ def open_stores(config: Config) -> Stores:
     return Stores(tokenizer_lib.load(train[0].tokenizer_path), train, held_out)
 
 
+def _open_labelled(config: Config) -> Stores:
+    """Reads labelled examples; where none are given to be held out, a part of each file is."""
+    data, tokenizer_path = config.data, config.tokenizer.path
+    fields, known = dict(data.fields), objectives.field_names(config)
+    for name in fields:
+        if name not in known:
+            raise UserError(
+                f"config.data.fields names {name!r}, which examples of {config.objective.name} do "
+                f"not have; they have {', '.join(known)}"
+            )
+    sets = [labelled.read(path, "train", fields, tokenizer_path) for path in data.paths]
+    if data.eval_path is None:
+        sides = [labelled.hold_out(examples, data.eval_fraction) for examples in sets]
+        train, held_out = zip(*sides, strict=True)
+    else:
+        train = tuple(sets)
+        held_out = (labelled.read(data.eval_path, "eval", fields, tokenizer_path),)
+        if held_out[0].manifest_sha256 in {examples.manifest_sha256 for examples in train}:
+            raise UserError(
+                f"{data.eval_path}: evaluates on what it trains on; name other examples in "
+                "data.eval_path, or leave it unset to hold a part of data.path out"
+            )
+    return Stores(tokenizer_lib.load(tokenizer_path), train, held_out)
+
+
 def make_mixture(config: Config, stores: Stores) -> Mixture:
     """The sources' shares of the rows, as the config says."""
-    weights = config.data.weights or [store.num_tokens for store in stores.train]
+    weights = config.data.weights or [
+        len(store.records) if isinstance(store, LabelledSet) else store.num_tokens
+        for store in stores.train
+    ]
     return Mixture(shares(weights, config.data.temperature))
 
 
@@ -151,9 +195,14 @@ class Data:
 
 
 def open_data(
-    config: Config, stores: Stores, objective: Objective, eval_objective: Objective
+    config: Config,
+    stores: Stores,
+    objective: Objective | LabelledObjective,
+    eval_objective: Objective | LabelledObjective,
 ) -> Data:
     """The rows of the stores, and the tables of the unigram baseline.
+
+    Of labelled examples that baseline knows how frequent each class is, and no more.
 
     Raises:
       UserError: a store holds no text, or the embedding has fewer rows than there are ids.
@@ -163,10 +212,12 @@ def open_data(
     train_rows = tuple(make_rows(config, store, objective) for store in stores.train)
     eval_rows = tuple(make_rows(config, store, eval_objective) for store in stores.held_out)
     batches = _train_batches(config, train_rows, mixture, np.arange(0))
-    counts = pipeline.count_targets(batches, rows_V)
+    num_classes = objective.num_classes if objectives.is_labelled(config) else rows_V
+    counts = pipeline.count_targets(batches, num_classes)
     unigram, content_unigram = counts.log_probs()
-    num_bytes = np.zeros(rows_V, np.float32)
-    num_bytes[: tokenizer.vocab_size] = tokenizer.bytes_per_id
+    num_bytes = np.zeros(num_classes, np.float32)
+    if num_classes == rows_V:
+        num_bytes[: tokenizer.vocab_size] = tokenizer.bytes_per_id
     tables = {"unigram": unigram, "content_unigram": content_unigram, "bytes": num_bytes}
     return Data(stores, mixture, config.data.source_names, train_rows, eval_rows, tables)
 
@@ -187,13 +238,18 @@ def _train_batches(
     return pipeline.TrainBatches(rows, train.seed, train.global_batch_size, of_host, mixture)
 
 
-def make_rows(config: Config, store: Store, objective: Objective) -> Rows:
-    """The rows of a store, as `data.packing` says.
+def make_rows(
+    config: Config, store: Store | LabelledSet, objective: Objective | LabelledObjective
+) -> Rows:
+    """The rows of a store, as `data.packing` says; of labelled examples one each.
 
     Raises:
-      UserError: there is not a single token to predict, or the objective has other rows.
+      UserError: there is not a single token to predict, the objective has other rows, or an
+        example is not what it takes.
     """
     data = config.data
+    if isinstance(store, LabelledSet):
+        return _example_rows(config, store, objective)
     if data.packing == "stream":
         cross = objective.joins_documents if data.cross_documents is None else data.cross_documents
         if objective.joins_documents and not cross:
@@ -212,3 +268,12 @@ def make_rows(config: Config, store: Store, objective: Objective) -> Rows:
             f"{store.path}: the {store.split} split holds no text; prepare it with more"
         )
     return rows
+
+
+def _example_rows(config: Config, store: LabelledSet, objective: LabelledObjective) -> ExampleRows:
+    encoder = TextEncoder(tokenizer_lib.load(store.tokenizer_path))
+    limits = {"data.seq_len": config.data.seq_len}
+    if objective.writes is not None:
+        limits["objective.target_length"] = objective.writes
+    cut = config.objective.truncate
+    return labelled.rows(store, objective, encoder, limits, truncate=cut, log=logger.info)

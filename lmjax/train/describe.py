@@ -12,15 +12,17 @@ from rich.table import Column, Table
 
 from lmjax import config as config_lib
 from lmjax import fields as fields_lib
-from lmjax import flops
+from lmjax import flops, objectives
 from lmjax.batch import Pieces
 from lmjax.config import Config
+from lmjax.data.labelled import LabelledSet
 from lmjax.data.store import Store
 from lmjax.optim.policy import name_of
 from lmjax.parallel.rules import num_parts
 from lmjax.train import device as device_lib
 from lmjax.train.console import count, duration, size
 from lmjax.train.data import Data
+from lmjax.train.reporter import measured
 from lmjax.train.setup import Program
 from lmjax.train.workdir import Workdir
 
@@ -133,10 +135,12 @@ def headline(program: Program, expected: Estimate) -> list[str]:
 def data_lines(program: Program, data: Data) -> list[str]:
     """One line on the text of a run, and one on each source of a mixture."""
     epochs = data.epochs(program.config.train.num_steps * program.config.train.global_batch_size)
-    line = (
-        f"text: {_amount(data.stores.train)} of {data.stores.tokenizer.vocab_size:,} kinds; "
-        f"held out: {_amount(data.stores.held_out)}"
-    )
+    kinds = f" of {data.stores.tokenizer.vocab_size:,} kinds"
+    if labels := program.config.objective.labels:
+        kinds = f" of {len(labels)} classes ({', '.join(labels[:8])}{', ...' * (len(labels) > 8)})"
+    elif objectives.is_labelled(program.config):
+        kinds = ""
+    line = f"text: {_amount(data.stores.train)}{kinds}; held out: {_amount(data.stores.held_out)}"
     if not data.names:
         return [f"{line}; {epochs[0]:.3g} epochs"]
     width = max(map(len, data.names))
@@ -148,7 +152,10 @@ def data_lines(program: Program, data: Data) -> list[str]:
     ]
 
 
-def _amount(stores: Iterable[Store]) -> str:
+def _amount(stores: Iterable[Store] | Iterable[LabelledSet]) -> str:
+    stores = list(stores)
+    if isinstance(stores[0], LabelledSet):
+        return f"{sum(len(store.records) for store in stores):,} examples"
     documents, tokens = zip(*((s.num_documents, s.num_tokens) for s in stores), strict=True)
     return f"{sum(documents):,} documents, {count(sum(tokens))} tokens"
 
@@ -177,11 +184,14 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
     if "eval" in last:
         row = last["eval"]
         gain = row["content_unigram_loss"] - row["content_loss"]
+        frequencies = "class" if objectives.is_labelled(program.config) else "word"
         bits = f", {row['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in row else ""
         lines += [
             f"held-out loss  {row['loss']:.4f}, content loss {row['content_loss']:.4f}{bits}",
-            f"unigram        {row['content_unigram_loss']:.4f}, what word frequencies alone give: "
+            f"unigram        {row['content_unigram_loss']:.4f}, what {frequencies} frequencies "
+            "alone give: "
             + (f"beaten by {gain:.2f} nats" if gain > 0 else "not beaten yet, train longer"),
+            *(f"{'answers' * (i == 0):14} {line}" for i, line in enumerate(measured(row))),
         ]
     steps = program.config.train.num_steps
     return [

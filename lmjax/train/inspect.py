@@ -20,6 +20,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from lmjax.batch import INFO_PREFIX, SOURCE, Batch, Ids
+from lmjax.data.labelled import ExampleRows
 from lmjax.data.pipeline import TrainBatches
 from lmjax.data.tokenizer import AnyTokenizer
 
@@ -57,10 +58,13 @@ class Inspector:
             for index in range(min(max_rows, num_rows)):
                 row = {name: field[index] for name, field in batch.items()}
                 console.print(self._header(row), style="bold", highlight=False)
-                for name, tokens in _sequences(row, self.ids):
+                answer = self._answer(row)
+                for name, tokens in _sequences(row, self.ids, answered=answer is not None):
                     line = Text.assemble((name, "dim"), self._text(tokens))
                     console.print(line, soft_wrap=True)
-                counts = f"{_counts(row, self.ids)}\n"
+                if answer is not None:
+                    console.print(Text.assemble(("answer   ", "dim"), answer), soft_wrap=True)
+                counts = f"{_counts(row, self.ids, answered=answer is not None)}\n"
                 console.print(counts, style="dim", highlight=False, soft_wrap=True)
 
     def _header(self, row: Batch) -> str:
@@ -72,6 +76,14 @@ class Inspector:
         of = f"  of {self.names[source]}" if self.names else ""
         where = f"{of}  window {window}  from {', '.join(shown[:3])}{more}"
         return f"row {row[INFO_PREFIX + 'row']}{where}"
+
+    def _answer(self, row: Batch) -> str | None:
+        """What is right, of a labelled example whose targets are no tokens; else None."""
+        rows = self.batches.sources[int(row.get(SOURCE, 0))]
+        if not isinstance(rows, ExampleRows) or rows.objective.writes is not None:
+            return None
+        reference = rows.examples[int(row[INFO_PREFIX + "window"])].reference
+        return " ".join(reference) if isinstance(reference, list) else str(reference)
 
     def _text(self, tokens: list[Shown]) -> Text:
         text = Text()
@@ -111,9 +123,11 @@ class Inspector:
         return self.tokenizer.piece(token) if token in self.ids.special else None
 
 
-def _sequences(row: Batch, ids: Ids) -> Iterator[tuple[str, list[Shown]]]:
-    """(name, tokens) of what the row's model reads and, unless shown there, predicts."""
-    hidden = _hidden(row)
+def _sequences(
+    row: Batch, ids: Ids, *, answered: bool = False
+) -> Iterator[tuple[str, list[Shown]]]:
+    """(name, tokens) of what the row's model reads and, unless shown there or else, predicts."""
+    hidden = {} if answered else _hidden(row)
     for name, prefix in _ROW_FIELDS:
         if f"{prefix}inputs" not in row:
             continue
@@ -127,7 +141,7 @@ def _sequences(row: Batch, ids: Ids) -> Iterator[tuple[str, list[Shown]]]:
                 if segment
             ],
         )
-    if not hidden:
+    if not hidden and not answered:
         fields = (row[name].tolist() for name in ("targets", "content_weights", "segment_ids"))
         yield (
             "targets  ",
@@ -156,7 +170,7 @@ def _style(segment: int) -> str:
     return _SEGMENT_STYLES[(segment - 1) % len(_SEGMENT_STYLES)]
 
 
-def _counts(row: Mapping[str, np.ndarray], ids: Ids) -> str:
+def _counts(row: Mapping[str, np.ndarray], ids: Ids, *, answered: bool) -> str:
     parts = []
     for name, prefix in _ROW_FIELDS:
         if f"{prefix}inputs" in row:
@@ -168,7 +182,7 @@ def _counts(row: Mapping[str, np.ndarray], ids: Ids) -> str:
     predicted, content = (int((row[n] > 0).sum()) for n in ("weights", "content_weights"))
     given = f", {predicted - content} of them given away" * (content < predicted)
     parts.append(f"{predicted} predictions{given}")
-    hidden = _hidden(row)
+    hidden = {} if answered else _hidden(row)
     if hidden:
         kept = sum(int(row["inputs"][t]) == target for t, target in hidden.items())
         masked = sum(int(row["inputs"][t]) == ids.mask for t in hidden)

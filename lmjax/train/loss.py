@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.batch import SOURCE
-from lmjax.nn.heads import predicted
 
 _NAMES = (
     "nats",
@@ -66,7 +65,7 @@ def sums(
     """The sum to differentiate, and the sums to report.
 
     Args:
-      model: has the methods `trunk` and `head`.
+      model: has the methods `trunk` and `predict`.
       params: its parameters.
       batch: device fields of a batch (lmjax.batch), B rows and P predictions.
       tables: per id, float32 [V]: `unigram` and `content_unigram` log-probabilities, `bytes`.
@@ -83,7 +82,14 @@ def sums(
     hidden_BTD, _ = model.apply(
         variables, batch, deterministic=dropout_key is None, rngs=rngs, method="trunk"
     )
-    logits_BPV = model.apply(variables, predicted(hidden_BTD, batch), method="head")
+    logits_BPV = model.apply(
+        variables,
+        hidden_BTD,
+        batch,
+        deterministic=dropout_key is None,
+        rngs=rngs,
+        method="predict",
+    )
     targets_BP, weights_BP = batch["targets"], batch["weights"]
     log_z_BP = jax.nn.logsumexp(logits_BPV, axis=-1)
     target_BP = jnp.take_along_axis(logits_BPV, targets_BP[..., None], axis=-1)[..., 0]

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,19 @@ from lmjax.train.state import TrainState, token_counts, total_tokens
 _PLATEAU_ROWS = 10
 _PLATEAU_NATS = 0.1
 _SOURCES_SHOWN = 8
+
+
+def measured(row: Mapping[str, float]) -> list[str]:
+    """The measures of answers in a row of metrics, with their intervals."""
+    names = [name for name in row if f"{name}_low" in row]
+    return [
+        f"{name} {_plain(row[name])} [{_plain(row[f'{name}_low'])}, {_plain(row[f'{name}_high'])}]"
+        for name in names
+    ]
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}" if value > 1 else f"{value:.3f}"
 
 
 class Reporter:
@@ -100,11 +113,14 @@ class Reporter:
         """Writes and shows a held-out evaluation."""
         self._writer.write(step, "eval", row)
         bits = f"  {row['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in row else ""
-        self._console.line(
-            f"step {step}/{self._num_steps}  held-out loss {row['loss']:.4f}  "
-            f"content {row['content_loss']:.4f} (unigram {row['content_unigram_loss']:.4f})  "
-            f"accuracy {row['accuracy']:.1%}{bits}"
-        )
+        if judged := measured(row):
+            said = f"(unigram {row['unigram_loss']:.4f})  {'  '.join(judged)}"
+        else:
+            said = (
+                f" content {row['content_loss']:.4f} (unigram {row['content_unigram_loss']:.4f})  "
+                f"accuracy {row['accuracy']:.1%}{bits}"
+            )
+        self._console.line(f"step {step}/{self._num_steps}  held-out loss {row['loss']:.4f} {said}")
         by_name = [(name, row.get(f"loss/{name}")) for name in self._names]
         shown = [f"{name} {value:.3f}" for name, value in by_name if value is not None]
         if shown:

@@ -39,12 +39,15 @@ from lmjax.train.step import TrainStep, make_eval_step
 _UNROLL_UP_TO = 24  # layers; beyond, compile time grows faster than the gain (GPU experience)
 
 
-def resolve(config: Config, tokenizer_size: int | None = None) -> Config:
+def resolve(
+    config: Config, tokenizer_size: int | None = None, labels: tuple[str, ...] = ()
+) -> Config:
     """Fills what depends on other fields, so that a later override cannot bend it unseen.
 
     Args:
       config: as given.
       tokenizer_size: number of ids that the tokenizer was asked for; None: the config's.
+      labels: names of the classes that the examples have; empty: there are none, or not known.
 
     Raises:
       UserError: an impossible combination.
@@ -53,6 +56,8 @@ def resolve(config: Config, tokenizer_size: int | None = None) -> Config:
     if config.model.vocab_size is None:
         size = tokenizer_size or config.tokenizer.vocab_size
         changes["model.vocab_size"] = -(-(size + objectives.num_sentinels(config)) // 128) * 128
+    if labels:
+        changes |= {"objective.labels": labels, "model.num_labels": len(labels)}
     if config.schedule.decay_steps is None:
         changes["schedule.decay_steps"] = max(config.train.num_steps, config.schedule.warmup_steps)
     return fields_lib.replace(config, changes)

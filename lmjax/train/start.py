@@ -8,6 +8,7 @@ with `train.init_optimizer` its moments, too. The recipe, its schedule included,
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from lmjax import fields as fields_lib
-from lmjax import paths
+from lmjax import objectives, paths
 from lmjax.config import Config, ModelConfig
 from lmjax.data import cache
 from lmjax.data import tokenizer as tokenizer_lib
@@ -23,6 +24,7 @@ from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, JsonTokenizer
 from lmjax.errors import UserError
 from lmjax.families import weights
 from lmjax.hf.format import essence
+from lmjax.nn import heads
 from lmjax.train import workdir
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.copied_checkpoints import CopiedCheckpoints, reading
@@ -53,6 +55,18 @@ def recipe_of(path: str) -> dict[str, Any]:
     return fields_lib.unflatten(flat)
 
 
+def with_model_of(raw: dict[str, Any], path: str) -> dict[str, Any]:
+    """A config file's fields that name no family, over the model of the run that it starts from.
+
+    The head is left out where the objective brings one.
+    """
+    if "family" in raw:
+        return raw
+    source = source_config(path)
+    model = fields_lib.to_dict(source)["model"] | {"num_labels": None}
+    return {**raw, "family": source.family, "model": {**model, **raw.get("model", {})}}
+
+
 def inherit(config: Config) -> Config:
     """Fills what a run that starts from another one's weights has to share with it.
 
@@ -61,18 +75,31 @@ def inherit(config: Config) -> Config:
     """
     path = config.train.init_from
     if path is None:
-        if config.train.init_optimizer:
-            raise UserError("config.train.init_optimizer says nothing without train.init_from")
-        return config
+        return _from_nothing(config)
     source = source_config(path)
     changes: dict[str, Any] = {}
+    if config.objective.begins_with_bos is None and objectives.is_labelled(config):
+        before, _ = objectives.describe(source).frame
+        changes["objective.begins_with_bos"] = "bos" in before
     if config.model.vocab_size is None:
         changes["model.vocab_size"] = source.model.vocab_size
     folder = paths.join(path, "tokenizer")
     if config.tokenizer.path is None and ids_tokenizer(path) is None:
         changes["tokenizer.path"] = folder
     config = fields_lib.replace(config, changes)
+    if not config.train.init_weights:
+        if config.train.init_optimizer:
+            raise UserError(
+                "config.train.init_optimizer=True takes moments, and train.init_weights=False no "
+                "weights that they belong to; leave one of them out"
+            )
+        return config
     _check_shapes(config.model, source.model, path)
+    if config.train.init_optimizer and config.model.head != source.model.head:
+        raise UserError(
+            f"config.train.init_optimizer=True, but {path} was trained with another head, whose "
+            "moments do not fit; leave it out"
+        )
     if config.train.init_optimizer and source.optimizer.name != config.optimizer.name:
         raise UserError(
             f"config.train.init_optimizer=True, but {path} was trained with optimizer.name="
@@ -81,9 +108,48 @@ def inherit(config: Config) -> Config:
     return config
 
 
+def _from_nothing(config: Config) -> Config:
+    """The config of a run that starts from no other one."""
+    for name in ("init_optimizer", "init_weights"):
+        if getattr(config.train, name) != type(config.train).model_fields[name].default:
+            raise UserError(f"config.train.{name} says nothing without train.init_from")
+    if not objectives.is_labelled(config):
+        return config
+    if config.tokenizer.path is None:
+        raise UserError(
+            f"config.objective.name={config.objective.name!r} needs a trained model, or its "
+            "tokenizer at least; set train.init_from to the workdir of its run (with "
+            "train.init_weights=False for fresh weights)"
+        )
+    if config.objective.begins_with_bos is None:
+        is_encoder = config.model.architecture == "encoder"
+        return fields_lib.replace(config, {"objective.begins_with_bos": is_encoder})
+    return config
+
+
+def _fresh(model: ModelConfig, source: ModelConfig) -> set[str]:
+    """Parameters of a model that one with another head, or other classes, does not have."""
+    if not _may_differ(model, source):
+        return set()
+    mine, theirs = weights.shapes(model), weights.shapes(source)
+    return {
+        name
+        for name in mine
+        if name.split("/")[0] in heads.PARAMETERS and theirs.get(name) != mine[name]
+    }
+
+
+def _may_differ(model: ModelConfig, source: ModelConfig) -> bool:
+    """Whether two models may have heads of different shapes."""
+    return model.head != source.head or not model.predicts_tokens
+
+
 def _check_shapes(model: ModelConfig, source: ModelConfig, path: str) -> None:
     mine, theirs = weights.shapes(model), weights.shapes(source)
-    for name in sorted(mine.keys() | theirs.keys()):
+    of_heads = set()
+    if _may_differ(model, source):
+        of_heads = {n for n in mine | theirs if n.split("/")[0] in heads.PARAMETERS}
+    for name in sorted((mine.keys() | theirs.keys()) - of_heads):
         if mine.get(name) != theirs.get(name):
             fields = ", ".join(differences(model, source)) or "nothing else"
             raise UserError(
@@ -142,8 +208,11 @@ def ids_tokenizer(path: str) -> IdsTokenizer | None:
 def with_own_tokenizer(config: Config, path: str | None) -> Config:
     """For raw text: the config with the imported tokenizer of its workdir, if it has one.
 
-    The workdir's config.json does not name it, so that the folder may be moved.
+    The workdir's config.json does not name it, so that the folder may be moved. Labelled examples
+    go by the tokenizer of the workdir, whatever has become of the folder it was copied from.
     """
+    if path is not None and objectives.is_labelled(config) and _tokenizer(path) is not None:
+        return fields_lib.replace(config, {"tokenizer.path": paths.join(path, "tokenizer")})
     if path is None or _has_tokenizer(config) or not isinstance(_tokenizer(path), JsonTokenizer):
         return config
     return fields_lib.replace(config, {"tokenizer.path": paths.join(path, "tokenizer")})
@@ -176,7 +245,9 @@ def from_run(program: Program) -> tuple[TrainState, str]:
     with reading(paths.join(train.init_from, "checkpoints")) as (checkpoints, step):
         said = f"starting from the weights of {train.init_from} at step {step}"
         if not train.init_optimizer:
-            state = _around_weights(checkpoints, step, program)
+            fresh = _fresh(program.config.model, theirs.model)
+            state = _around_weights(checkpoints, step, program, fresh)
+            said += f"; fresh: {', '.join(sorted(fresh))}" * bool(fresh)
         elif checkpoints.meta(step).get("weights_only"):
             raise UserError(
                 f"config.train.init_optimizer=True, but {train.init_from} holds weights alone, no "
@@ -194,11 +265,23 @@ def from_run(program: Program) -> tuple[TrainState, str]:
 
 
 def _around_weights(
-    checkpoints: Checkpoints | CopiedCheckpoints, step: int, program: Program
+    checkpoints: Checkpoints | CopiedCheckpoints,
+    step: int,
+    program: Program,
+    fresh: Collection[str] = (),
 ) -> TrainState:
-    """A fresh state around the parameters of a checkpoint."""
-    params = checkpoints.restore_params(step, program.abstract.params, program.shardings.params)
-    return program.init_around(params)
+    """A fresh state around the parameters of a checkpoint, but for some that it does not have."""
+    wanted, placed = program.abstract.params, program.shardings.params
+    if not fresh:
+        return program.init_around(checkpoints.restore_params(step, wanted, placed))
+    there = [name for name in weights.flat(wanted) if name not in fresh]
+    wanted, placed = (
+        weights.nested({name: leaves[name] for name in there})
+        for leaves in (weights.flat(wanted), weights.flat(placed))
+    )
+    taken = weights.flat(checkpoints.restore_params(step, wanted, placed))
+    params = weights.flat(program.init().params) | taken
+    return program.init_around(weights.nested(params))
 
 
 def _restarted(opt_state: Any) -> Any:

@@ -168,6 +168,17 @@ class TrainStep:
         )
 
 
+def make_predict_step(
+    model: nn.Module, params_shardings: Any, batch_sharding: NamedSharding
+) -> Callable[[Any, dict[str, jax.Array]], jax.Array]:
+    """(params, batch) -> logits of its predictions, float32 [B, P, classes]."""
+    return jax.jit(
+        lambda params, batch: model.apply({"params": params}, batch),
+        in_shardings=(params_shardings, batch_sharding),
+        out_shardings=batch_sharding,
+    )
+
+
 def make_eval_step(
     model: nn.Module,
     tables: loss.Tables,

@@ -63,7 +63,7 @@ def subject(trained, make_config):
     return make
 
 
-@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.PRETRAINING)
 def test_a_card_names_the_objective_and_its_use(name, subject):
     text = str(card.make(subject(name)))
     assert NAMED[name] in text
@@ -125,7 +125,7 @@ def test_ids_stand_for_what_has_no_name(subject):
     assert "input_ids = torch.tensor([[3, 7, 4, 8, 1]])" in text
 
 
-@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.PRETRAINING)
 def test_what_an_objective_says_holds_together(name, subject):
     said = subject(name).objective
     before, behind = said.frame

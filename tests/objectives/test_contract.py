@@ -16,7 +16,7 @@ IDS = Ids(num_ids=90, num_rows=384, pieces=Pieces(_VOTES * 0, _VOTES, _VOTES, _V
 MIXED = (("span_corruption", 2.0, (("mask_rate", 0.3),)), ("prefix_lm", 1.0, ()))
 
 
-@pytest.fixture(params=objectives.OBJECTIVES)
+@pytest.fixture(params=objectives.PRETRAINING)
 def objective(request):
     module = objectives.OBJECTIVES[request.param]
     config = fields_lib.replace(

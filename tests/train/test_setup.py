@@ -60,7 +60,7 @@ def test_too_few_rows_for_the_ids(name, size, message):
         setup.make_ids(config, tokenizer(size))
 
 
-@pytest.mark.parametrize("name", list(objectives.OBJECTIVES))
+@pytest.mark.parametrize("name", objectives.PRETRAINING)
 def test_an_objective_is_made_from_the_config(name):
     config = make_config(
         **{
