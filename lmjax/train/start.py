@@ -260,7 +260,9 @@ def from_run(program: Program) -> tuple[TrainState, str]:
             moments = _restarted(trained.opt_state)
             state = dataclasses.replace(program.init_around(trained.params), opt_state=moments)
             said += " and its optimizer's moments"
-    other = differences(program.config.model, theirs.model)
+    # A head that is another one was said to be fresh.
+    mine = program.config.model.model_copy(update={"head": theirs.model.head})
+    other = differences(mine, theirs.model)
     return state, said + (f"; now computed otherwise: {', '.join(other)}" if other else "")
 
 

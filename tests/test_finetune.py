@@ -1,0 +1,216 @@
+"""Fine-tuning through the face that users have: a config, another run's workdir, labelled files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import small_run
+from labelled_files import RECORD, pretrained, request, write
+
+from lmjax import objectives, runner
+from lmjax.errors import UserError
+from lmjax.train import metrics, workdir
+
+FAMILY = {"encoder": "bert", "decoder": "gpt2", "encoder_decoder": "t5"}
+MEASURES = {
+    "sequence_classification": ["accuracy", "f1"],
+    "token_classification": ["accuracy", "f1"],
+    "span_extraction": ["exact_match", "f1"],
+    "seq2seq": ["exact_match", "f1", "rougeL", "bleu", "chrf"],
+    "completion": ["exact_match", "f1", "rougeL", "bleu", "chrf"],
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """family -> a run of its own objective."""
+    folder, known = tmp_path_factory.mktemp("sources"), {}
+
+    def of(family):
+        if family not in known:
+            known[family] = pretrained(folder, family)
+        return known[family]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def finetuned(sources, tmp_path_factory):
+    """objective -> a run that nothing disturbed, and its files."""
+    folder, known = tmp_path_factory.mktemp("finetuned"), {}
+
+    def of(objective):
+        if objective not in known:
+            source = sources(FAMILY[objectives.OBJECTIVES[objective].ARCHITECTURE])
+            files = write(folder, objective)
+            assert runner.train(request(objective, folder / objective, source, files)) == 0
+            known[objective] = folder / objective, files
+        return known[objective]
+
+    return of
+
+
+def rows(folder, split=None):
+    found = small_run.comparable(metrics.read(folder / "metrics.jsonl"))
+    return [row for row in found if split in (None, row["split"])]
+
+
+def parameters(folder, step=8):
+    return small_run.parameters(folder / "checkpoints" / str(step))
+
+
+def test_there_is_a_config_and_examples_for_each():
+    assert set(RECORD) == set(MEASURES) == set(objectives.LABELLED)
+
+
+@pytest.mark.parametrize("objective", MEASURES)
+def test_a_run_measures_its_answers_and_keeps_them(objective, finetuned):
+    folder, _files = finetuned(objective)
+    assert [row["step"] for row in rows(folder, "train")] == [2, 4, 6, 8]
+    held_out = rows(folder, "eval")
+    assert [row["step"] for row in held_out] == [4, 8]
+    for row in held_out:
+        measured = [name for name in row if f"{name}_low" in row]
+        assert measured == MEASURES[objective]
+        for name in measured:
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+    answers = list(map(json.loads, (folder / "predictions.jsonl").read_text().splitlines()))
+    assert [answer["line"] for answer in answers] == list(range(1, 17))
+    predictions, references = zip(
+        *((a["prediction"], a["reference"]) for a in answers), strict=True
+    )
+    config = workdir.read(folder).config
+    for measure in objectives.measure(config, predictions, references):
+        assert measure.value == pytest.approx(held_out[-1][measure.name])
+
+
+@pytest.mark.parametrize("objective", ["token_classification", "seq2seq"])
+def test_stopped_and_resumed_is_bit_for_bit(objective, finetuned, sources, tmp_path):
+    whole, _files = finetuned(objective)
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "8")
+    (tmp_path / "run" / "predictions.jsonl").unlink()
+    assert runner.train(runner.Request(None, str(tmp_path / "run"))) == 0
+    assert rows(tmp_path / "run") == rows(whole)
+    small_run.assert_same_bits(parameters(tmp_path / "run"), parameters(whole))
+    answers = "predictions.jsonl"
+    assert (tmp_path / "run" / answers).read_bytes() == (whole / answers).read_bytes()
+
+
+def test_the_trunk_starts_from_the_weights_and_the_head_anew(sources, tmp_path):
+    source, files = sources("bert"), write(tmp_path, "sequence_classification")
+    still = {"train.num_steps": 1, "optimizer.learning_rate": 1e-30}
+    runs = {}
+    for name, more in (("taken", {}), ("fresh", {"train.init_weights": False})):
+        asked = request("sequence_classification", tmp_path / name, source, files, **still | more)
+        assert runner.train(asked) == 0
+        runs[name] = parameters(tmp_path / name, 1)
+    theirs = parameters(Path(source), 2)
+    for part in ("embed", "stack"):
+        pairs = zip(
+            jax.tree.leaves(runs["taken"][part]), jax.tree.leaves(theirs[part]), strict=True
+        )
+        assert all(np.allclose(mine, other, atol=1e-6) for mine, other in pairs)
+    assert not np.allclose(runs["fresh"]["embed"]["token"], theirs["embed"]["token"])
+    assert set(runs["taken"]) == {"classifier", "embed", "stack"}
+    configs = [workdir.read(tmp_path / name).config for name in runs]
+    assert configs[0].model == configs[1].model
+    assert configs[0].model.hidden_size == 32
+    assert configs[0].objective.labels == ("other", "prose")
+    tokenizers = [(tmp_path / name / "tokenizer/tokenizer.model").read_bytes() for name in runs]
+    assert tokenizers[0] == tokenizers[1]
+
+
+def test_other_classes_get_another_head(finetuned, tmp_path):
+    source, files = finetuned("sequence_classification")
+    other = tmp_path / "other.jsonl"
+    text = Path(files[0]).read_text().replace('"prose"', '"new"')
+    other.write_text(text.replace('"other"', '"b"', 2))
+    asked = request(
+        "sequence_classification",
+        tmp_path / "run",
+        source,
+        [str(other), files[1]],
+        **{"data.eval_path": None, "data.eval_fraction": 0.2, "train.num_steps": 1},
+    )
+    assert runner.train(asked) == 0
+    assert workdir.read(tmp_path / "run").config.objective.labels == ("b", "new", "other")
+
+
+def test_it_learns(sources, tmp_path):
+    """Words in upper case within a sentence: what a few steps on small batches can see."""
+    files = write(tmp_path, "token_classification", train=400, test=60)
+    settings = {
+        "train.num_steps": 60,
+        "train.global_batch_size": 16,
+        "optimizer.learning_rate": 3e-3,
+        "eval.every": 60,
+        "checkpoint.every": 60,
+        "model.dropout": 0.0,
+    }
+    asked = request("token_classification", tmp_path / "run", sources("bert"), files, **settings)
+    assert runner.train(asked) == 0
+    row = rows(tmp_path / "run", "eval")[-1]
+    assert row["loss"] < 0.7 * row["unigram_loss"]
+    assert row["f1"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("objective", "family", "said"),
+    [
+        ("sequence_classification", "gpt2", "trains models of architecture 'encoder', family"),
+        ("seq2seq", "bert", "'seq2seq' trains models of architecture 'encoder_decoder'"),
+        ("completion", "t5", "'completion' trains models of architecture 'decoder'"),
+    ],
+)
+def test_a_task_that_does_not_fit_the_variant(objective, family, said, sources, tmp_path):
+    files = write(tmp_path, objective)
+    with pytest.raises(UserError) as error:
+        runner.train(request(objective, tmp_path / "run", sources(family), files))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_in_files_are_one_line(sources, tmp_path):
+    source, files = sources("bert"), write(tmp_path, "sequence_classification")
+
+    def refusal(test_lines, **overrides):
+        changed = tmp_path / "changed.jsonl"
+        changed.write_text("".join(f"{json.dumps(line)}\n" for line in test_lines))
+        asked = request(
+            "sequence_classification",
+            tmp_path / "run",
+            source,
+            [files[0], str(changed)],
+            **overrides,
+        )
+        with pytest.raises(UserError) as error:
+            runner.train(asked)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    good = {"text": "a text", "label": "prose"}
+    assert "changed.jsonl:2: label is 'verse', and the examples of training" in refusal(
+        [good, {"text": "a", "label": "verse"}]
+    )
+    assert "changed.jsonl:1: text is empty" in refusal([{"text": "", "label": "prose"}])
+    assert "changed.jsonl:1: too long" in refusal([{"text": "word " * 300, "label": "prose"}])
+    assert "has no text, but the fields 'review', 'label'" in refusal(
+        [{"review": "a", "label": "prose"}]
+    )
+    assert "data.fields names 'txt'" in refusal([good], **{"data.fields": (("txt", "review"),)})
+    assert "evaluates on what it trains on" in refusal(
+        [json.loads(line) for line in Path(files[0]).read_text().splitlines()]
+    )
+
+
+def test_without_a_model_to_start_from(tmp_path):
+    files = write(tmp_path, "sequence_classification")
+    asked = request("sequence_classification", tmp_path / "run", "", files)
+    del asked.overrides["train.init_from"]
+    with pytest.raises(UserError, match=r"set .*family|train.init_from"):
+        runner.train(asked)
