@@ -331,9 +331,7 @@ def _save(run: _Run, reporter: Reporter, step: int, state: TrainState) -> None:
     with reporter.paused():
         run.folder.sync()
         meta = {"seed": run.config.train.seed, "hardware": run.program.hardware()}
-        if run.data.shares:
-            meta["shares"] = run.data.shares
-        run.checkpoints.save(step, state, meta | run.data.identity())
+        run.checkpoints.save(step, state, meta | run.data.amounts() | run.data.identity())
 
 
 def _peak_flops(program: setup.Program) -> float | None:

@@ -232,6 +232,9 @@ def data(subject: Subject) -> str:
     for title, split in (("trained on", facts.train_text), ("held out", facts.eval_text)):
         if split:
             lines.append((title, _amount(split)))
+    for title, side in (("trained on", "train"), ("held out", "eval")):
+        if number := facts.meta.get("examples", {}).get(side):
+            lines.append((title, f"{number:,} labelled examples"))
     if facts.train_text and facts.eval_text and not config.data.eval_path:
         both = [split["num_documents"] for split in (facts.train_text, facts.eval_text)]
         share = f"{both[1] / sum(both):.2%} of the documents, chosen by the hash of their text"

@@ -48,6 +48,8 @@ _PACKING = {
 
 
 def _rows(config: Config) -> str:
+    if objectives.is_labelled(config):
+        return "one example each"
     data, said = config.data, _PACKING[config.data.packing]
     if data.packing == "document":
         return said

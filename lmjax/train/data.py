@@ -173,6 +173,17 @@ class Data:
             program.host_rows(program.micro_rows, 1),
         )
 
+    def amounts(self) -> dict[str, Any]:
+        """What a checkpoint tells of its data, for a model card."""
+        found: dict[str, Any] = {"shares": self.shares} if self.shares else {}
+        if isinstance(self.stores.train[0], LabelledSet):
+            sides = {"train": self.stores.train, "eval": self.stores.held_out}
+            found["examples"] = {
+                side: sum(len(examples.records) for examples in sets)
+                for side, sets in sides.items()
+            }
+        return found
+
     def epochs(self, num_rows: int) -> list[float]:
         """Passes over each store's rows after so many rows of the run."""
         counts = self.mixture.counts(num_rows).tolist()

@@ -144,7 +144,7 @@ def test_text_files_hold_no_labels(tmp_path):
 
 def test_a_mistake_in_an_example_names_its_place(tmp_path, encoder):
     store = read(write(tmp_path / "a.jsonl", [*RECORDS, {"text": " ", "label": "a"}]))
-    with pytest.raises(UserError, match="a.jsonl:41: text is empty"):
+    with pytest.raises(UserError, match=r"a\.jsonl:41: text is empty"):
         rows_of(store, encoder)
 
 
