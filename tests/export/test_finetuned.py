@@ -46,7 +46,7 @@ def make_run(folder, family, objective, tokenizer):
     config = setup.resolve(config_file.make(raw, {}), tokenizer.vocab_size, labels)
     rng = np.random.default_rng(0)
     leaves = {
-        name: rng.normal(name.endswith("scale"), 0.4, size=shape).astype(np.float32)
+        name: rng.normal(name.endswith("scale"), 0.2, size=shape).astype(np.float32)
         for name, shape in weights.shapes(config.model).items()
     }
     (folder / "tokenizer").mkdir(parents=True)
@@ -114,7 +114,7 @@ def test_stock_classes_give_the_same_logits(family, objective, trained, tmp_path
     else:
         ends = torch.stack([output.start_logits, output.end_logits], 1).numpy()
         pairs = got[:, :, real.all(axis=0)], ends[:, :, real.all(axis=0)]
-    assert np.ptp(pairs[1]) > 0.5
+    assert np.ptp(pairs[1]) > 0.1
     difference = np.abs(np.subtract(*pairs)).max()
     print(f"largest difference of logits: {difference:.1e}")
     assert difference <= 1e-4
