@@ -36,6 +36,7 @@ def at(tmp_path_factory):
         "torn.jsonl.gz": b"this is no gzip",
         "words.docx": b"PK",
         "one.txt": b"One document of a few words.",
+        "wrong.jsonl": b'{"context": "a", "choices": ["b", "c"], "answer": 2}\n',
         "ids.jsonl": b'{"token_ids": [5, 70000]}\n',
         "syntax.py": b"def get_config(:\n",
         "nothing.py": b"x = 1\n",
@@ -88,6 +89,9 @@ def damage(root):
 NEW = "main --config={at}/gpt2.py --workdir={at}/new "
 EVAL = "main --mode=eval --workdir={at}/"
 SCORE = "score --output={at}/scores.jsonl --workdir={at}/run "
+FILL = "fill_mask --workdir={at}/run "
+EMBED = "embed --workdir={at}/run --input={at}/text.jsonl "
+EVALUATE = "evaluate --workdir={at}/run --tasks={at}/"
 PREPARE = "prepare_data --tokenizer={at}/run/tokenizer --input={at}/text.jsonl "
 
 TEXT = "--config.data.path=bundled:corpus_small "
@@ -171,6 +175,26 @@ MISTAKES = [
     (SCORE + "--input={at}/text.jsonl --step=5", "no checkpoint of step 5", "there is 1: take one"),
     (SCORE + "--input={at}/ids.jsonl", "70000 is outside the vocabulary", "take the tokenizer"),
     (SCORE + "--input={at}/notjson.jsonl", "notjson.jsonl:1: not JSON", "one object per line"),
+    # using a model
+    (FILL + "--top_k=3", "nothing to fill", "either --text or --input"),
+    (FILL + "--text=A<mask>", "a decoder, which fills no masks", "tools/generate.py"),
+    (FILL + "--input={at}/text.jsonl", "--input has no --output", "give --output=FILE"),
+    (EMBED + "--normalize", "nothing to do", "give --output=FILE.npz, or --query"),
+    (EMBED + "--output={at}/v.csv", "of no known kind", ".npz or .parquet"),
+    (EMBED + "--output={at}/text.jsonl", "is the input, too", "another output"),
+    (EMBED + "--output={at}/v.npz --pooling=cls", "trained without one", "--pooling=mean"),
+    (EMBED + "--query=a --pooling=tokens", "no vector of a line", "--pooling=mean"),
+    (EMBED + "--output={at}/v.parquet --neighbours=1", "are for .npz", "name the output .npz"),
+    (EMBED + "--output={at}/v.npz --text_key=body", "has no field body", "set --text_key"),
+    (EVALUATE + "text.jsonl", "text.jsonl:1: has no field context", "context, choices and answer"),
+    (EVALUATE + "notjson.jsonl", "notjson.jsonl:1: not JSON", "one object per line"),
+    (EVALUATE + "empty.txt", "not JSON lines", "give .jsonl"),
+    (EVALUATE + "wrong.jsonl", "answer is 2, and there are 2", "give an index from 0"),
+    (
+        "make_choices --input={at}/one.txt --output={at}/choices.jsonl",
+        "no document has the 128 words",
+        "lower --context_words",
+    ),
     # other machines, and this one
     ("main --config={at}/gpt2.py --workdir=gs://bucket/run", "gcsfs", "pip install 'lmjax[gcs]'"),
     (NEW + "--config.data.path=s3://bucket/a.jsonl", "s3fs", "pip install 'lmjax[s3]'"),

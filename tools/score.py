@@ -34,7 +34,6 @@ log = functools.partial(print, flush=True)
 def main(overrides: cli.Overrides) -> None:
     """Scores all lines, then says what they came to."""
     from lmjax.infer import jsonl
-    from lmjax.infer.examples import Framing
     from lmjax.infer.score import Scorer
     from lmjax.train import trained
 
@@ -42,13 +41,6 @@ def main(overrides: cli.Overrides) -> None:
     output.check_apart(_OUTPUT.value, files)
     model = trained.load(_WORKDIR.value, step=_STEP.value, dtype=_DTYPE.value, overrides=overrides)
     log(f"{_WORKDIR.value}: {model.config.family} at step {model.step}")
-    frame = Framing(
-        model.config.model,
-        model.model.vocab_size,
-        model.tokenizer,
-        model.frame,
-        model.decoder_start_id,
-    )
     scorer = Scorer(
         model.model, model.params, model.batch_sharding, batch_tokens=_BATCH_TOKENS.value
     )
@@ -57,7 +49,7 @@ def main(overrides: cli.Overrides) -> None:
         progress.shown("scoring", log) as show,
         model.context(),
     ):
-        summary = jsonl.score(files, stream, frame, scorer, show)
+        summary = jsonl.score(files, stream, model.framing, scorer, show)
     log(f"{_OUTPUT.value}: {summary}")
 
 

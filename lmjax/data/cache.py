@@ -11,6 +11,7 @@ that a change of either makes another store and the same command finds its own a
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -193,6 +194,21 @@ def open_eval(
     if os.path.realpath(folder) in map(os.path.realpath, train_stores):
         raise UserError(f"{eval_path}: evaluates on what it trains on; leave data.eval_path unset")
     return (store.Store.open(folder, "train"),)
+
+
+def find_store(sha256: str | None, folders: Sequence[str], cache_dir: str) -> str | None:
+    """The store with this hash of its manifest: one of the folders, or in the cache folder."""
+    cached = glob.glob(os.path.join(os.path.expanduser(cache_dir), "*", "*"))
+    for folder in (*folders, *sorted(cached)):
+        if sha256 is None or not store.is_store(folder):
+            continue
+        try:
+            found = store.read_manifest(folder)[1]
+        except (UserError, OSError):
+            continue
+        if found == sha256:
+            return folder
+    return None
 
 
 def is_prepared(path: str) -> bool:

@@ -144,6 +144,12 @@ class JsonTokenizer:
         self._no_text = no_text | {i for i in named.values() if i is not None}
         self.special_ids = tuple(sorted(self._no_text))
 
+    @property
+    def mask_takes_space(self) -> tuple[bool, bool]:
+        """Whether white space (before, behind) a mask belongs to it, as the files say."""
+        mask = self._encoder.get_added_tokens_decoder().get(self.mask_id)
+        return (mask.lstrip, mask.rstrip) if mask else (False, False)
+
     @cached_property
     def sentinels(self) -> tuple[int, int] | tuple[None, None]:
         """(first, how many) of T5's, which count down above all text; (None, None): it has none."""

@@ -148,10 +148,11 @@ class TargetCounts:
 
     def log_probs(self) -> tuple[np.ndarray, np.ndarray]:
         """Natural logs of the unigram distributions (add-one smoothed), float32 [V] each."""
-        return _log_probs(self.all), _log_probs(self.content)
+        return smoothed(self.all), smoothed(self.content)
 
 
-def _log_probs(counts_V: np.ndarray) -> np.ndarray:
+def smoothed(counts_V: np.ndarray) -> np.ndarray:
+    """Natural logs of the frequencies that counts, one added to each, come to, float32 [V]."""
     return np.log((counts_V + 1.0) / (counts_V.sum() + len(counts_V))).astype(np.float32)
 
 

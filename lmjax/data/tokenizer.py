@@ -46,6 +46,7 @@ class Tokenizer:
     special_ids = Ids.special
     decoder_start_id = None  # that of an encoder-decoder is its family's choice
     continuing_prefix = None  # a piece that begins a word brings its space along
+    mask_takes_space = (True, False)  # so white space (before, behind) a mask is what it hides
 
     def __init__(self, model: bytes, config: dict) -> None:
         """`model`: a serialised SentencePiece model; `config`: content of the config file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -12,10 +11,9 @@ from typing import Any
 
 from lmjax import paths
 from lmjax.config import Config
-from lmjax.data import store
+from lmjax.data import cache, store
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.files import BUNDLED
-from lmjax.errors import UserError
 from lmjax.train import metrics, workdir
 from lmjax.train.workdir import RunConfig
 
@@ -181,18 +179,11 @@ def base_names(path: str) -> str:
 
 
 def _manifest(config: Config, sha256: str | None) -> dict[str, Any] | None:
-    """The manifest with this hash: of the store itself, or of one in the cache folder."""
-    cached = glob.glob(os.path.join(os.path.expanduser(config.data.cache_dir), "*", "*"))
-    for folder in (*config.data.paths, config.data.eval_path, *sorted(cached)):
-        if sha256 is None or folder is None or not store.is_store(folder):
-            continue
-        try:
-            manifest, found = store.read_manifest(folder)
-        except (UserError, OSError):
-            continue
-        if found == sha256:
-            return manifest
-    return None
+    """The manifest with this hash, where its store is on this machine."""
+    data = config.data
+    folders = [path for path in (*data.paths, data.eval_path) if path is not None]
+    folder = cache.find_store(sha256, folders, data.cache_dir)
+    return None if folder is None else store.read_manifest(folder)[0]
 
 
 def _ledger(path: str) -> dict[str, int]:

@@ -143,7 +143,7 @@ def export(
         tensors = _tensors(model, checkpoints, found, path)
         numbers = _write_weights(folder, tensors, dtype, max_shard_bytes, progress)
     _write_configs(folder, model)
-    sentinels = tokenizer_files.sentinel_ids(model.config, model.tokenizer)
+    sentinels = trained.sentinel_ids(model.config, model.tokenizer)
     named = tokenizer_files.names_sentinels(model.config, model.tokenizer)
     subject = Subject(facts, model.fmt, model.ids, dtype, repo, license, sentinels, named)
     lacks = card.write(subject, folder)

@@ -102,16 +102,7 @@ def names_sentinels(config: Config, tokenizer: AnyTokenizer) -> bool:
     """Whether `<extra_id_0>` is the first sentinel to the tokenizer's files."""
     if isinstance(tokenizer, JsonTokenizer):
         return tokenizer.sentinels != (None, None)
-    return isinstance(tokenizer, Tokenizer) and bool(sentinel_ids(config, tokenizer))
-
-
-def sentinel_ids(config: Config, tokenizer: AnyTokenizer) -> list[int]:
-    """Ids of the sentinels, first to last: the tokenizer's own, or rows behind its ids."""
-    first, count = getattr(tokenizer, "sentinels", (None, None))
-    if first is None:
-        room = config.model.vocab_size - tokenizer.vocab_size
-        first, count = config.model.vocab_size - 1, min(objectives.num_sentinels(config), room)
-    return [first - number for number in range(count)]
+    return isinstance(tokenizer, Tokenizer) and bool(trained.sentinel_ids(config, tokenizer))
 
 
 def sentinel_name(number: int) -> str:
@@ -121,7 +112,7 @@ def sentinel_name(number: int) -> str:
 
 def _behind(config: Config, tokenizer: Tokenizer) -> list[Special]:
     """Tokens of the rows behind the tokenizer's own: sentinels, and names for rows between."""
-    ids = sentinel_ids(config, tokenizer)
+    ids = trained.sentinel_ids(config, tokenizer)
     if not ids:
         return []
     unused = [Special(f"<unused_{i}>", i) for i in range(tokenizer.vocab_size, ids[-1])]
@@ -132,7 +123,7 @@ def _behind(config: Config, tokenizer: Tokenizer) -> list[Special]:
 def _described(config: Config, tokenizer: Tokenizer, names: Mapping[str, str]) -> dict[str, Any]:
     """tokenizer_config.json, in words that transformers 4 and 5 read alike."""
     is_decoder = config.model.architecture == "decoder"
-    sentinels = [sentinel_name(k) for k in range(len(sentinel_ids(config, tokenizer)))]
+    sentinels = [sentinel_name(k) for k in range(len(trained.sentinel_ids(config, tokenizer)))]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.model.max_positions or config.data.seq_len,

@@ -23,7 +23,7 @@ those is given as ids. In front of the decoder's inputs stands its start token.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,7 @@ class Framing:
           UserError: fields are missing or of the wrong kind, ids are outside the vocabulary, or
             there are too many of them.
         """
-        texts = _TEXTS[self.config.architecture]
-        given = [self._ids(record, name) for name in self._fields(record, texts)]
+        given = self.sequences(record, _TEXTS[self.config.architecture])
         if self.config.architecture == "decoder":
             example = score.left_to_right(*given)
         elif self.config.architecture == "encoder":
@@ -77,8 +76,16 @@ class Framing:
             if not len(given[0]):
                 raise UserError("source_ids is empty, and the decoder looks at it; give one id")
             example = score.from_source(*given, self.decoder_start_id)
-        self._check_length(max(example.lengths))
+        self.check_length(max(example.lengths))
         return example
+
+    def sequences(self, record: Mapping[str, Any], texts: tuple[str, ...]) -> list[np.ndarray]:
+        """Ids of the fields `texts`, framed, or of those that hold ids in their place.
+
+        Raises:
+          UserError: as `__call__`, lengths aside.
+        """
+        return [self._ids(record, name) for name in self._fields(record, texts)]
 
     def _fields(self, record: Mapping[str, Any], texts: tuple[str, ...]) -> tuple[str, ...]:
         """Which fields hold what is scored: all texts, or all ids."""
@@ -98,9 +105,14 @@ class Framing:
         value = record[name]
         if name not in _IDS:
             return self._checked(name, value)
-        if not isinstance(value, str):
-            raise UserError(f"{name} is {_shown(value)}, not text; give it in quotes")
-        ids = self._encoded(name, value)
+        return self.framed(self.tokenizer.encode(clean(name, value)))
+
+    def framed(self, ids: Iterable[int]) -> np.ndarray:
+        """Ids of a text between the special ones that stand around it, int32 [length].
+
+        Raises:
+          UserError: the tokenizer lacks one of those.
+        """
         before, behind = ([self._framing(special) for special in side] for side in self.frame)
         return np.array([*before, *ids, *behind], np.int32)
 
@@ -109,13 +121,6 @@ class Framing:
         if token is None:
             raise UserError(f"is text, for which this model's tokenizer lacks {name}; give ids")
         return token
-
-    def _encoded(self, name: str, text: str) -> np.ndarray:
-        counts: Counter[str] = Counter()
-        clean = normalise(text, counts)  # as the text of training was
-        if counts["bad_utf8"]:
-            raise UserError(f"{name} holds half a surrogate pair, which is no text; take it out")
-        return self.tokenizer.encode(text if clean is None else clean)
 
     def _checked(self, name: str, ids: Any) -> np.ndarray:
         """A list of ids inside the vocabulary -> int32 [length]."""
@@ -141,13 +146,29 @@ class Framing:
             )
         return self.tokenizer.mask_id
 
-    def _check_length(self, length: int) -> None:
+    def check_length(self, length: int) -> None:
+        """Raises UserError unless a sequence of this length fits the model."""
         longest = self.config.max_positions
         if self.config.position == "learned" and length > longest:
             raise UserError(
                 f"takes {length} positions, the model has {longest} "
                 "(config.model.max_positions); shorten it"
             )
+
+
+def clean(name: str, text: Any) -> str:
+    """The text of a field, as the text of training was cleaned.
+
+    Raises:
+      UserError: it is no text.
+    """
+    if not isinstance(text, str):
+        raise UserError(f"{name} is {_shown(text)}, not text; give it in quotes")
+    counts: Counter[str] = Counter()
+    normal = normalise(text, counts)
+    if counts["bad_utf8"]:
+        raise UserError(f"{name} holds half a surrogate pair, which is no text; take it out")
+    return text if normal is None else normal
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""Files of JSON lines: each line is scored and written back with what it came to.
+"""Files of JSON lines, read in chunks, so that memory does not grow with them; their scores.
 
-Input streams through in chunks, so that memory does not grow with it. Empty lines are left out.
+Empty lines are left out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 from lmjax import paths
@@ -21,6 +20,8 @@ from lmjax.errors import UserError
 from lmjax.infer.score import Example, Score, Scorer
 
 _CHUNK_LINES, _CHUNK_BYTES = 4096, 1 << 26
+
+OnBatch = Callable[[int, int], None]
 
 
 @dataclass
@@ -46,17 +47,17 @@ class Summary:
         )
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """A line of a file.
 
     Attributes:
       place: FILE:LINE.
-      content: its bytes.
+      record: its object.
       bytes_read: how far reading has come with it, in bytes on disk of all files.
     """
 
     place: str
-    content: bytes
+    record: dict[str, Any]
     bytes_read: int
 
 
@@ -92,42 +93,52 @@ def score(
     Raises:
       UserError: a line is no JSON object, `frame` refuses it, or its score is not finite.
     """
-    began, summary, before = time.monotonic(), Summary(), 0
-    total = sum(map(paths.size, files))
-    for lines in _chunks(_lines(files)):
-        records = [_record(line) for line in lines]
-        examples = [_framed(*pair, frame) for pair in zip(lines, records, strict=True)]
-        span = before, lines[-1].bytes_read, total
-        scores = scorer(examples, partial(_tell, progress, span, summary.num_tokens))
-        for line, record, result in zip(lines, records, scores, strict=True):
-            output.write(_scored(line, record, result))
+    began, summary = time.monotonic(), Summary()
+    for lines, on_batch in read(files, progress):
+        for line, result in zip(lines, scorer(made(lines, frame), on_batch), strict=True):
+            output.write(_scored(line, result))
             summary.add(result)
-        before = lines[-1].bytes_read
     summary.seconds = time.monotonic() - began
     return summary
 
 
-def _tell(progress: Progress, span: tuple[int, int, int], tokens: int, done: int, of: int) -> None:
-    """Within a chunk that reaches over `span` bytes: `done` tokens `of` its own, after `tokens`."""
-    first, last, total = span
-    progress(first + (last - first) * done // of, total, tokens + done)
+class _Told:
+    """Tells how far things are in a chunk, in bytes of all files; keeps the tokens so far."""
+
+    def __init__(self, progress: Progress, before: int, after: int, total: int, tokens: int):
+        self.tokens, self._tokens_before = tokens, tokens
+        self._progress, self._before, self._after, self._total = progress, before, after, total
+
+    def __call__(self, done: int, of: int) -> None:
+        """`done` tokens of the chunk's own, `of` so many."""
+        self.tokens = self._tokens_before + done
+        bytes_done = self._before + (self._after - self._before) * done // of
+        self._progress(bytes_done, self._total, self.tokens)
 
 
-def _lines(files: Sequence[str]) -> Iterator[_Line]:
-    before = 0
-    for file in files:
-        with file_errors(file), files_lib.open_bytes(file) as (content, raw):
-            for number, line in enumerate(content, 1):
-                if not line.isspace():
-                    yield _Line(f"{file}:{number}", line, before + raw.tell())
-        before += paths.size(file)
+def read(
+    files: Sequence[str], progress: Progress = lambda done, total, tokens: None
+) -> Iterator[tuple[list[Line], OnBatch]]:
+    """The lines of files from `find`, some thousands at a time.
+
+    Yields:
+      (lines, what to tell how many tokens of them are done, of how many).
+
+    Raises:
+      UserError: a file cannot be read, or a line is no JSON object.
+    """
+    before, tokens, total = 0, 0, sum(map(paths.size, files))
+    for lines in _chunks(_lines(files)):
+        told = _Told(progress, before, lines[-1].bytes_read, total, tokens)
+        yield lines, told
+        before, tokens = lines[-1].bytes_read, told.tokens
 
 
-def _chunks(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
+def _chunks(lines: Iterable[tuple[Line, int]]) -> Iterator[list[Line]]:
     chunk, size = [], 0
-    for line in lines:
+    for line, num_bytes in lines:
         chunk.append(line)
-        size += len(line.content)
+        size += num_bytes
         if len(chunk) == _CHUNK_LINES or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -135,34 +146,55 @@ def _chunks(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
         yield chunk
 
 
-def _record(line: _Line) -> dict[str, Any]:
+def _lines(files: Sequence[str]) -> Iterator[tuple[Line, int]]:
+    before = 0
+    for file in files:
+        with file_errors(file), files_lib.open_bytes(file) as (content, raw):
+            for number, line in enumerate(content, 1):
+                if not line.isspace():
+                    place = f"{file}:{number}"
+                    yield Line(place, _record(place, line), before + raw.tell()), len(line)
+        before += paths.size(file)
+
+
+def _record(place: str, content: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line.content)
+        record = json.loads(content)
     except (ValueError, RecursionError) as error:
         why = " ".join(str(error).split())[:100]
-        raise UserError(f"{line.place}: not JSON ({why}); give one object per line") from None
+        raise UserError(f"{place}: not JSON ({why}); give one object per line") from None
     if not isinstance(record, dict):
-        raise UserError(f"{line.place}: no JSON object; give one per line, {{...}}")
+        raise UserError(f"{place}: no JSON object; give one per line, {{...}}")
     return record
 
 
-def _framed(
-    line: _Line, record: dict[str, Any], frame: Callable[[dict[str, Any]], Example]
-) -> Example:
-    try:
-        return frame(record)
-    except UserError as error:
-        raise UserError(f"{line.place}: {error}") from None
+def made(lines: Iterable[Line], make: Callable[[dict[str, Any]], Any]) -> list[Any]:
+    """What `make` makes of each line's object; a `UserError` of it then names the line."""
+    results = []
+    for line in lines:
+        try:
+            results.append(make(line.record))
+        except UserError as error:
+            raise UserError(f"{line.place}: {error}") from None
+    return results
 
 
-def _scored(line: _Line, record: dict[str, Any], score: Score) -> bytes:
-    if not math.isfinite(score.logprob):
-        raise UserError(
-            f"{line.place}: the model gives it a log-probability of {score.logprob}; the training "
-            "has diverged: take an earlier --step"
-        )
-    scored = record | {"logprob": score.logprob, "num_tokens": score.num_tokens}
+def dumped(record: dict[str, Any]) -> bytes:
+    """A line."""
     try:
-        return f"{json.dumps(scored, ensure_ascii=False)}\n".encode()
+        return f"{json.dumps(record, ensure_ascii=False)}\n".encode()
     except UnicodeEncodeError:  # half a surrogate pair in some field
-        return f"{json.dumps(scored)}\n".encode()
+        return f"{json.dumps(record)}\n".encode()
+
+
+def _scored(line: Line, score: Score) -> bytes:
+    if not math.isfinite(score.logprob):
+        raise diverged(line.place, f"a log-probability of {score.logprob}")
+    return dumped(line.record | {"logprob": score.logprob, "num_tokens": score.num_tokens})
+
+
+def diverged(place: str, what: str) -> UserError:
+    """To raise where a model gives numbers that are none."""
+    return UserError(
+        f"{place}: the model gives it {what}; the training has diverged: take an earlier --step"
+    )

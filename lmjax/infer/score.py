@@ -5,8 +5,7 @@
   one row of a batch for each, sum of log p(token | all others);
 - encoder-decoder: sum over t of log p(target t | source, targets before it).
 
-Examples of any lengths are sorted by length, padded to powers of two and laid into batches with a
-fixed number of rows per length, so that few shapes are compiled.
+Examples of any lengths are laid into batches of few shapes (`infer.batches`).
 
 Shape suffixes: B rows, T length, S length of the source, P predicted positions, D hidden_size,
 V vocabulary.
@@ -14,7 +13,6 @@ V vocabulary.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +24,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lmjax.batch import Batch
+from lmjax.infer import batches
+from lmjax.infer.batches import Lengths, Shapes
 from lmjax.nn.heads import predicted
 from lmjax.nn.model import Model
 from lmjax.parallel import rules
-
-_SHORTEST = 16  # what is shorter is padded to this
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Example:
       mask_id: None: target t is predicted at position t of one row, N = T. Else each target is in a
         row of its own, predicted at its place in `masked`, where the mask then stands.
       masked: [N] positions in `inputs`.
+      counted: [N] bool, the targets whose log p is summed; None: all.
     """
 
     inputs: np.ndarray
@@ -51,11 +50,17 @@ class Example:
     source: np.ndarray | None = None
     mask_id: int | None = None
     masked: np.ndarray | None = None
+    counted: np.ndarray | None = None
 
     @property
     def lengths(self) -> tuple[int, int]:
         """(S or 0, T)."""
         return 0 if self.source is None else len(self.source), len(self.inputs)
+
+    @property
+    def num_counted(self) -> int:
+        """Of how many targets log p is summed."""
+        return len(self.targets) if self.counted is None else int(self.counted.sum())
 
 
 def left_to_right(ids: np.ndarray) -> Example:
@@ -90,6 +95,7 @@ class _Row(NamedTuple):
     targets: np.ndarray
     source: np.ndarray | None
     predict_at: int | None
+    counted: np.ndarray | None
 
 
 class Scorer:
@@ -109,12 +115,10 @@ class Scorer:
           model: its `dtype` is computed in; logits and their softmax are float32.
           params: its parameters, on the mesh of `batch_sharding`.
           batch_sharding: how rows lie on the mesh.
-          batch_tokens: rows x (padded) length of a batch is at most this, if not one row per part
-            of the mesh is more already.
+          batch_tokens: of a batch, padding included; see `batches.Shapes`.
         """
-        self._params, self._sharding, self._batch_tokens = params, batch_sharding, batch_tokens
-        config = model.config
-        self._longest = config.max_positions if config.position == "learned" else None
+        self._params, self._sharding = params, batch_sharding
+        self._shapes = Shapes(model.config, batch_sharding, batch_tokens)
         replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
         self._logprobs = jax.jit(partial(_logprobs, model), out_shardings=replicated)
 
@@ -130,39 +134,20 @@ class Scorer:
           on_batch: told (tokens scored, tokens to score).
         """
         sums = np.zeros(len(examples), np.float64)
+        lengths = {i: example.lengths for i, example in enumerate(examples) if len(example.targets)}
         done, of = 0, sum(len(example.targets) for example in examples)
-        running: tuple | None = None  # one batch is computed while the one before it is read
-        for rows, lengths in itertools.chain(self._batches(examples), [(None, None)]):
-            launched = rows and (rows, self._launch(rows, *lengths))
-            if running:
-                done += _add(sums, *running)
-                on_batch(done, of)
-            running = launched
+        laid = self._shapes.batches(lengths, lambda index: _rows(index, examples[index]))
+        for (rows, _), logprobs in batches.read_behind(laid, self._launch):
+            done += _add(sums, rows, logprobs)
+            on_batch(done, of)
         return [
-            Score(float(total), len(example.targets))
+            Score(float(total), example.num_counted)
             for total, example in zip(sums, examples, strict=True)
         ]
 
-    def _batches(self, examples: Sequence[Example]) -> Iterator[tuple[list[_Row], tuple[int, int]]]:
-        """Rows of each batch, and their padded lengths; longest first, where memory is most."""
-        padded = [tuple(map(self._padded, example.lengths)) for example in examples]
-        some = (index for index, example in enumerate(examples) if len(example.targets))
-        order = sorted(some, key=padded.__getitem__, reverse=True)
-        for lengths, group in itertools.groupby(order, key=padded.__getitem__):
-            rows = itertools.chain.from_iterable(_rows(i, examples[i]) for i in group)
-            while batch := list(itertools.islice(rows, self._num_rows(*lengths))):
-                yield batch, lengths
-
-    def _padded(self, length: int) -> int:
-        power = max(_SHORTEST, 1 << (length - 1).bit_length()) if length else 0
-        return min(power, self._longest or power)
-
-    def _num_rows(self, source: int, length: int) -> int:
-        parts = rules.split(self._sharding.mesh).rows
-        return max(1, self._batch_tokens // (source + length) // parts) * parts
-
-    def _launch(self, rows: Sequence[_Row], source: int, length: int) -> jax.Array:
-        batch = _batch(rows, self._num_rows(source, length), source, length)
+    def _launch(self, laid: tuple[Sequence[_Row], Lengths]) -> jax.Array:
+        rows, lengths = laid
+        batch = _batch(rows, self._shapes.num_rows(*lengths), *lengths)
         return self._logprobs(self._params, rules.place(batch, self._sharding))
 
 
@@ -171,38 +156,24 @@ def _rows(index: int, example: Example) -> Iterator[_Row]:
         for target, place in zip(example.targets, example.masked, strict=True):
             inputs = example.inputs.copy()
             inputs[place] = example.mask_id
-            yield _Row(index, inputs, np.array([target]), None, place)
+            yield _Row(index, inputs, np.array([target]), None, place, None)
     else:
-        yield _Row(index, example.inputs, example.targets, example.source, None)
+        counted = example.counted
+        yield _Row(index, example.inputs, example.targets, example.source, None, counted)
 
 
 def _batch(rows: Sequence[_Row], num_rows: int, source: int, length: int) -> Batch:
     """A batch of the contract without weights; rows behind the given ones are padding."""
-    batch = _sequences([row.inputs for row in rows], num_rows, length)
+    filled = batches.filled
+    batch = batches.sequences([row.inputs for row in rows], num_rows, length)
     if source:
-        encoder = _sequences([row.source for row in rows], num_rows, source)
-        batch |= {f"enc_{name}": field for name, field in encoder.items()}
+        sources = batches.sequences([row.source for row in rows], num_rows, source)
+        batch |= batches.encoder_side(sources)
     if rows[0].predict_at is None:
-        return batch | {"targets": _filled([row.targets for row in rows], num_rows, length)}
+        return batch | {"targets": filled([row.targets for row in rows], num_rows, length)}
     predict_at = [np.array([row.predict_at]) for row in rows]
-    batch |= {"predict_at": _filled(predict_at, num_rows, 1)}
-    return batch | {"targets": _filled([row.targets for row in rows], num_rows, 1)}
-
-
-def _sequences(ids: Sequence[np.ndarray], num_rows: int, length: int) -> Batch:
-    return {
-        "inputs": _filled(ids, num_rows, length),
-        "segment_ids": _filled([np.ones_like(i) for i in ids], num_rows, length),
-        "positions": _filled([np.arange(len(i)) for i in ids], num_rows, length),
-    }
-
-
-def _filled(values: Sequence[np.ndarray], num_rows: int, length: int) -> np.ndarray:
-    """int32 [num_rows, length]: the values, then zeros."""
-    filled = np.zeros((num_rows, length), np.int32)
-    for row, given in zip(filled, values, strict=False):
-        row[: len(given)] = given
-    return filled
+    batch |= {"predict_at": filled(predict_at, num_rows, 1)}
+    return batch | {"targets": filled([row.targets for row in rows], num_rows, 1)}
 
 
 def _logprobs(model: Model, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -218,5 +189,6 @@ def _add(sums: np.ndarray, rows: Sequence[_Row], logprobs: jax.Array) -> int:
     """Adds what each row comes to, in float64, to its example's sum; returns how many tokens."""
     logprobs_BP = np.asarray(logprobs, np.float64)
     for row, logprob_P in zip(rows, logprobs_BP, strict=False):
-        sums[row.example] += logprob_P[: len(row.targets)].sum()
+        logprob_N = logprob_P[: len(row.targets)]
+        sums[row.example] += (logprob_N if row.counted is None else logprob_N[row.counted]).sum()
     return sum(len(row.targets) for row in rows)

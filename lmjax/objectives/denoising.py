@@ -30,7 +30,16 @@ from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 from lmjax.objectives import two_sides, words
-from lmjax.objectives.description import MASK, Description, Prompt, percent
+from lmjax.objectives.description import (
+    AFTER,
+    BEFORE,
+    FILLING,
+    MASK,
+    Description,
+    Gap,
+    Prompt,
+    percent,
+)
 
 NUM_SENTINELS = 0
 ARCHITECTURE = "encoder_decoder"
@@ -218,6 +227,7 @@ def describe(config: Config) -> Description:
     """What it says of itself."""
     objective = config.objective
     order = "; the sentences come in any order" * objective.permute_sentences
+    gap = Gap((BEFORE, MASK, AFTER), (BEFORE,), (FILLING,))
     return Description(
         name="denoising",
         how=f"{percent(objective.mask_rate)} of the words are hidden, in spans of "
@@ -228,6 +238,8 @@ def describe(config: Config) -> Description:
         special=("bos", "cls", "sep", "mask"),
         left_out="what the encoder reads as well, begin and end tokens",
         prompts=(Prompt(("The weather is", MASK, " today."), "the whole text"),),
+        gap=gap,
+        continuation=gap,
     )
 
 

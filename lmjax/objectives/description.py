@@ -11,6 +11,7 @@ from dataclasses import dataclass
 Frame = tuple[tuple[str, ...], tuple[str, ...]]
 
 MASK = "<mask>"  # a part of a prompt: the mask token, whatever the tokenizer calls it
+BEFORE, FILLING, AFTER = "<before>", "<filling>", "<after>"  # parts of a text with a gap
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,24 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """How an encoder-decoder is shown a gap in a text and writes what fills it.
+
+    Parts are `BEFORE` and `AFTER`, the text around the gap, `FILLING`, `MASK`, and sentinels by
+    their number; -1 is the last one. Both sides have the frame of a text.
+
+    Attributes:
+      source: what the encoder reads.
+      given: what the decoder writes first, and its probability says nothing of the filling.
+      scored: what it writes then, and its probability does.
+    """
+
+    source: tuple[str | int, ...]
+    given: tuple[str | int, ...]
+    scored: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
 class Description:
     """An objective in words.
 
@@ -39,6 +58,8 @@ class Description:
       left_out: which predictions content loss leaves out; empty: none.
       prompts: for an encoder-decoder.
       task: what the Hub calls its task; None: the usual one of its architecture.
+      gap: for an encoder-decoder, where text stands behind the gap.
+      continuation: the same where none does.
     """
 
     name: str
@@ -49,6 +70,8 @@ class Description:
     left_out: str = ""
     prompts: tuple[Prompt, ...] = ()
     task: str | None = None
+    gap: Gap | None = None
+    continuation: Gap | None = None
 
 
 def percent(share: float) -> str:

@@ -209,6 +209,8 @@ def describe(config: Config) -> Description:
         special=tuple(dict.fromkeys(name for part in found for name in part.special)),
         left_out=", ".join(left_out),
         prompts=tuple(dict.fromkeys(prompt for part in found for prompt in part.prompts)),
+        gap=heaviest.gap,
+        continuation=heaviest.continuation,
     )
 
 

@@ -21,7 +21,7 @@ from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 from lmjax.objectives import two_sides
-from lmjax.objectives.description import Description, Prompt
+from lmjax.objectives.description import AFTER, BEFORE, FILLING, Description, Gap, Prompt
 
 NUM_SENTINELS = 0
 ARCHITECTURE = "encoder_decoder"
@@ -110,6 +110,7 @@ class PrefixLM:
 def describe(config: Config) -> Description:
     """What it says of itself."""
     del config
+    gap = Gap((BEFORE,), (), (FILLING, AFTER))
     return Description(
         name="prefix language modelling",
         how="the encoder reads the first part of a text, up to a random point, and the decoder "
@@ -118,6 +119,8 @@ def describe(config: Config) -> Description:
         frame=((), ("eos",)),
         left_out="end tokens",
         prompts=(Prompt(("The weather is",), "go on"),),
+        gap=gap,
+        continuation=gap,
     )
 
 

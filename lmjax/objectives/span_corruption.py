@@ -28,7 +28,15 @@ from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 from lmjax.objectives import two_sides
 from lmjax.objectives.choose import partition
-from lmjax.objectives.description import Description, Prompt, percent
+from lmjax.objectives.description import (
+    AFTER,
+    BEFORE,
+    FILLING,
+    Description,
+    Gap,
+    Prompt,
+    percent,
+)
 
 NUM_SENTINELS = 128
 ARCHITECTURE = "encoder_decoder"
@@ -228,6 +236,9 @@ def describe(config: Config) -> Description:
         frame=((), ("eos",)),
         left_out="sentinels and end tokens",
         prompts=(Prompt(("It is", 0, " today."), "fill the span"),),
+        # A window of training ends with a hidden span, and the next sentinel ends the one before.
+        gap=Gap((BEFORE, 0, AFTER, 1), (0,), (FILLING, 1)),
+        continuation=Gap((BEFORE, 0), (0,), (FILLING,)),
     )
 
 

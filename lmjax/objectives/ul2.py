@@ -19,7 +19,15 @@ import dataclasses
 from lmjax.batch import Ids
 from lmjax.config import Config
 from lmjax.objectives import span_corruption
-from lmjax.objectives.description import Description, Prompt, percent
+from lmjax.objectives.description import (
+    AFTER,
+    BEFORE,
+    FILLING,
+    Description,
+    Gap,
+    Prompt,
+    percent,
+)
 from lmjax.objectives.mixture import Mixture, Part
 from lmjax.objectives.prefix_lm import PrefixLM
 from lmjax.objectives.span_corruption import SpanCorruption
@@ -63,6 +71,8 @@ def describe(config: Config) -> Description:
             Prompt((mode["S"], "The weather is"), "mode S: go on"),
             Prompt((mode["X"], "The weather", 0), "mode X: fill a long span"),
         ),
+        gap=Gap((mode["R"], BEFORE, 0, AFTER, 1), (0,), (FILLING, 1)),
+        continuation=Gap((mode["S"], BEFORE), (), (FILLING,)),
     )
 
 

@@ -16,8 +16,9 @@ from lmjax import objectives, paths
 from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, JsonTokenizer
+from lmjax.infer.examples import Framing
 from lmjax.nn.model import Model, smallest_batch
-from lmjax.objectives.description import Frame
+from lmjax.objectives.description import Description, Frame
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
 from lmjax.train import copied_checkpoints, setup, state, workdir
@@ -48,9 +49,25 @@ class Trained:
     batch_sharding: NamedSharding
 
     @property
+    def description(self) -> Description:
+        """What the objective of the run says of itself."""
+        return objectives.describe(self.config)
+
+    @property
     def frame(self) -> Frame:
         """Names of the special tokens in front of a text and of those behind it, as in training."""
-        return objectives.describe(self.config).frame
+        return self.description.frame
+
+    @property
+    def framing(self) -> Framing:
+        """Text -> ids as in training."""
+        return Framing(
+            self.config.model,
+            self.model.vocab_size,
+            self.tokenizer,
+            self.frame,
+            self.decoder_start_id,
+        )
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
@@ -128,3 +145,12 @@ def special_ids(config: Config, tokenizer: AnyTokenizer) -> dict[str, int | None
         "sep": tokenizer.eos_id,
         "decoder_start": setup.decoder_start_id(config, tokenizer),
     }
+
+
+def sentinel_ids(config: Config, tokenizer: AnyTokenizer) -> list[int]:
+    """Ids of the sentinels, first to last: the tokenizer's own, or rows behind its ids."""
+    first, count = getattr(tokenizer, "sentinels", (None, None))
+    if first is None:
+        room = config.model.vocab_size - tokenizer.vocab_size
+        first, count = config.model.vocab_size - 1, min(objectives.num_sentinels(config), room)
+    return [first - number for number in range(count)]

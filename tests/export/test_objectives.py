@@ -17,7 +17,7 @@ from lmjax.export.facts import Facts
 from lmjax.export.sections import Subject
 from lmjax.infer.examples import Framing
 from lmjax.infer.score import Scorer
-from lmjax.objectives.description import MASK
+from lmjax.objectives.description import AFTER, BEFORE, FILLING, MASK
 from lmjax.train import trained as trained_lib
 from lmjax.train.workdir import RunConfig
 
@@ -55,7 +55,7 @@ def subject(trained, make_config):
         rows = [{"split": s, "step": 5, "tokens": 9, **LOSSES} for s in ("train", "eval")]
         found = Facts("mine", RunConfig(config, None), 5, {}, rows, tokenizer.config, *NO_TEXT)
         ids = trained_lib.special_ids(config, tokenizer)
-        sentinels = tokenizer_files.sentinel_ids(config, tokenizer)
+        sentinels = trained_lib.sentinel_ids(config, tokenizer)
         (fmt, *_) = families.FAMILIES[family].FORMATS
         files = ["tokenizer.json"] * has_tokenizer
         return Subject(found, fmt, ids, "float32", None, None, sentinels, True, files)
@@ -134,9 +134,17 @@ def test_what_an_objective_says_holds_together(name, subject):
     two = subject(name).facts.config.model.architecture == "encoder_decoder"
     assert bool(said.prompts) == two
     count = objectives.num_sentinels(subject(name).facts.config)
-    for part in (part for prompt in said.prompts for part in prompt.parts):
+    gaps = [gap for gap in (said.gap, said.continuation) if gap is not None]
+    assert len(gaps) == 2 * two
+    asked = [prompt.parts for prompt in said.prompts]
+    asked += [gap.source + gap.given + gap.scored for gap in gaps]
+    for part in (part for parts in asked for part in parts):
         assert part != MASK or "mask" in said.special
         assert isinstance(part, str) or -count <= part < count
+    for gap in gaps:
+        assert (gap.scored.count(FILLING), gap.source.count(BEFORE)) == (1, 1)
+        assert FILLING not in gap.source + gap.given
+    assert not two or AFTER in said.gap.source + said.gap.scored
 
 
 def test_the_tokenizer_of_a_mixture(trained, make_config):
