@@ -23,7 +23,7 @@ those is given as ids. In front of the decoder's inputs stands its start token.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,44 +97,15 @@ class Framing:
     def _ids(self, record: Mapping[str, Any], name: str) -> np.ndarray:
         value = record[name]
         if name not in _IDS:
-            return self._checked(name, value)
+            return checked(name, value, self.vocab_size)
         if not isinstance(value, str):
-            raise UserError(f"{name} is {_shown(value)}, not text; give it in quotes")
-        ids = self._encoded(name, value)
-        before, behind = ([self._framing(special) for special in side] for side in self.frame)
-        return np.array([*before, *ids, *behind], np.int32)
-
-    def _framing(self, name: str) -> int:
-        token = getattr(self.tokenizer, f"{name}_id")
-        if token is None:
-            raise UserError(f"is text, for which this model's tokenizer lacks {name}; give ids")
-        return token
-
-    def _encoded(self, name: str, text: str) -> np.ndarray:
-        counts: Counter[str] = Counter()
-        clean = normalise(text, counts)  # as the text of training was
-        if counts["bad_utf8"]:
-            raise UserError(f"{name} holds half a surrogate pair, which is no text; take it out")
-        return self.tokenizer.encode(text if clean is None else clean)
-
-    def _checked(self, name: str, ids: Any) -> np.ndarray:
-        """A list of ids inside the vocabulary -> int32 [length]."""
-        if not isinstance(ids, list):
-            raise UserError(f"{name} is {_shown(ids)}, not a list of integers; give [ID, ID, ...]")
-        for index, token in enumerate(ids):
-            if type(token) is not int:  # true is an int, too
-                raise UserError(f"{name}[{index}] is {_shown(token)}, not an integer; give ids")
-            if not 0 <= token < self.vocab_size:
-                raise UserError(
-                    f"{name}[{index}]={token} is outside the vocabulary of {self.vocab_size} ids; "
-                    "take the tokenizer that the model was trained with"
-                )
-        return np.array(ids, np.int32)
+            raise UserError(f"{name} is {shown(value)}, not text; give it in quotes")
+        return framed(encoded(name, value, self.tokenizer), self.frame, self.tokenizer)
 
     def _mask_id(self, record: Mapping[str, Any]) -> int:
         mask_id = record.get("mask_id")
         if mask_id is not None:
-            return int(self._checked("mask_id", [mask_id])[0])
+            return int(checked("mask_id", [mask_id], self.vocab_size)[0])
         if self.tokenizer.mask_id is None:
             raise UserError(
                 "has no mask_id, and this model's tokenizer names none; give the id of the mask"
@@ -150,5 +121,55 @@ class Framing:
             )
 
 
-def _shown(value: Any) -> str:
+def framed(ids: Sequence[int] | np.ndarray, frame: Frame, tokenizer: AnyTokenizer) -> np.ndarray:
+    """Ids between the special ones that a frame names, int32.
+
+    Raises:
+      UserError: the tokenizer lacks one.
+    """
+
+    def special(name: str) -> int:
+        token = getattr(tokenizer, f"{name}_id")
+        if token is None:
+            raise UserError(f"is text, for which this model's tokenizer lacks {name}; give ids")
+        return token
+
+    before, behind = ([special(name) for name in side] for side in frame)
+    return np.array([*before, *ids, *behind], np.int32)
+
+
+def encoded(name: str, text: str, tokenizer: AnyTokenizer) -> np.ndarray:
+    """Ids of the text of a field, cleaned as the text of training was.
+
+    Raises:
+      UserError: it is no text.
+    """
+    counts: Counter[str] = Counter()
+    clean = normalise(text, counts)
+    if counts["bad_utf8"]:
+        raise UserError(f"{name} holds half a surrogate pair, which is no text; take it out")
+    return tokenizer.encode(text if clean is None else clean)
+
+
+def checked(name: str, ids: Any, vocab_size: int) -> np.ndarray:
+    """A list of ids inside the vocabulary -> int32 [length].
+
+    Raises:
+      UserError: it is none.
+    """
+    if not isinstance(ids, list):
+        raise UserError(f"{name} is {shown(ids)}, not a list of integers; give [ID, ID, ...]")
+    for index, token in enumerate(ids):
+        if type(token) is not int:  # true is an int, too
+            raise UserError(f"{name}[{index}] is {shown(token)}, not an integer; give ids")
+        if not 0 <= token < vocab_size:
+            raise UserError(
+                f"{name}[{index}]={token} is outside the vocabulary of {vocab_size} ids; "
+                "take the tokenizer that the model was trained with"
+            )
+    return np.array(ids, np.int32)
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value, for a message."""
     return repr(value)[:40]

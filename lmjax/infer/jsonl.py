@@ -1,17 +1,17 @@
-"""Files of JSON lines: each line is scored and written back with what it came to.
+"""Files of JSON lines: each line is read, scored, say, and written back with what it came to.
 
 Input streams through in chunks, so that memory does not grow with it. Empty lines are left out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from lmjax import paths
 from lmjax.data import files as files_lib
@@ -21,6 +21,8 @@ from lmjax.errors import UserError
 from lmjax.infer.score import Example, Score, Scorer
 
 _CHUNK_LINES, _CHUNK_BYTES = 4096, 1 << 26
+
+Framed = TypeVar("Framed")
 
 
 @dataclass
@@ -46,18 +48,56 @@ class Summary:
         )
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """A line of a file.
 
     Attributes:
       place: FILE:LINE.
+      number: its number among all lines that are not empty, from 0.
       content: its bytes.
       bytes_read: how far reading has come with it, in bytes on disk of all files.
     """
 
     place: str
+    number: int
     content: bytes
     bytes_read: int
+
+
+class Chunk(NamedTuple):
+    """Lines that are in memory together.
+
+    Attributes:
+      lines, records: the lines, and the JSON object of each.
+      before, total: bytes on disk in front of them, and of all files.
+    """
+
+    lines: list[Line]
+    records: list[dict[str, Any]]
+    before: int
+    total: int
+
+    def framed(self, frame: Callable[[dict[str, Any]], Framed]) -> list[Framed]:
+        """What `frame` makes of each record; its `UserError` gets the line's place."""
+        found = []
+        for line, record in zip(self.lines, self.records, strict=True):
+            with placed(line):
+                found.append(frame(record))
+        return found
+
+    def tell(self, progress: Progress, done: int, of: int, tokens: int | None = None) -> None:
+        """Tells that `done` parts `of` this chunk are ready, and of how many tokens in all."""
+        reach = self.lines[-1].bytes_read - self.before
+        progress(self.before + reach * done // of, self.total, tokens)
+
+
+@contextlib.contextmanager
+def placed(line: Line) -> Iterator[None]:
+    """Puts the place of a line in front of what is said of it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{line.place}: {error}") from None
 
 
 def find(path: str) -> tuple[str, ...]:
@@ -71,6 +111,29 @@ def find(path: str) -> tuple[str, ...]:
         if not files_lib.suffix(file).startswith(".jsonl"):
             raise UserError(f"{file}: not JSON lines; give .jsonl, .jsonl.gz or .jsonl.zst")
     return files
+
+
+def chunks(files: Sequence[str]) -> Iterator[Chunk]:
+    """The lines of files, in order.
+
+    Args:
+      files: from `find`.
+
+    Raises:
+      UserError: a line is no JSON object, or a file cannot be read.
+    """
+    total, before = sum(map(paths.size, files)), 0
+    for lines in _grouped(_lines(files)):
+        yield Chunk(lines, [_record(line) for line in lines], before, total)
+        before = lines[-1].bytes_read
+
+
+def encoded(record: dict[str, Any]) -> bytes:
+    """A line of JSON, UTF-8."""
+    try:
+        return f"{json.dumps(record, ensure_ascii=False)}\n".encode()
+    except UnicodeEncodeError:  # half a surrogate pair in some field
+        return f"{json.dumps(record)}\n".encode()
 
 
 def score(
@@ -92,50 +155,52 @@ def score(
     Raises:
       UserError: a line is no JSON object, `frame` refuses it, or its score is not finite.
     """
-    began, summary, before = time.monotonic(), Summary(), 0
-    total = sum(map(paths.size, files))
-    for lines in _chunks(_lines(files)):
-        records = [_record(line) for line in lines]
-        examples = [_framed(*pair, frame) for pair in zip(lines, records, strict=True)]
-        span = before, lines[-1].bytes_read, total
-        scores = scorer(examples, partial(_tell, progress, span, summary.num_tokens))
-        for line, record, result in zip(lines, records, scores, strict=True):
-            output.write(_scored(line, record, result))
+    began, summary = time.monotonic(), Summary()
+    for chunk in chunks(files):
+        tell, before = chunk.tell, summary.num_tokens
+        told = lambda done, of, tell=tell, before=before: tell(progress, done, of, before + done)
+        scores = scorer(chunk.framed(frame), told)
+        for line, record, result in zip(chunk.lines, chunk.records, scores, strict=True):
+            with placed(line):
+                output.write(encoded(record | _fields(result)))
             summary.add(result)
-        before = lines[-1].bytes_read
     summary.seconds = time.monotonic() - began
     return summary
 
 
-def _tell(progress: Progress, span: tuple[int, int, int], tokens: int, done: int, of: int) -> None:
-    """Within a chunk that reaches over `span` bytes: `done` tokens `of` its own, after `tokens`."""
-    first, last, total = span
-    progress(first + (last - first) * done // of, total, tokens + done)
+def _fields(score: Score) -> dict[str, Any]:
+    if not math.isfinite(score.logprob):
+        raise UserError(
+            f"the model gives it a log-probability of {score.logprob}; the training has diverged: "
+            "take an earlier --step"
+        )
+    return {"logprob": score.logprob, "num_tokens": score.num_tokens}
 
 
-def _lines(files: Sequence[str]) -> Iterator[_Line]:
-    before = 0
+def _lines(files: Sequence[str]) -> Iterator[Line]:
+    before = number = 0
     for file in files:
         with file_errors(file), files_lib.open_bytes(file) as (content, raw):
-            for number, line in enumerate(content, 1):
+            for place, line in enumerate(content, 1):
                 if not line.isspace():
-                    yield _Line(f"{file}:{number}", line, before + raw.tell())
+                    yield Line(f"{file}:{place}", number, line, before + raw.tell())
+                    number += 1
         before += paths.size(file)
 
 
-def _chunks(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
-    chunk, size = [], 0
+def _grouped(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    group, size = [], 0
     for line in lines:
-        chunk.append(line)
+        group.append(line)
         size += len(line.content)
-        if len(chunk) == _CHUNK_LINES or size >= _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+        if len(group) == _CHUNK_LINES or size >= _CHUNK_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
-def _record(line: _Line) -> dict[str, Any]:
+def _record(line: Line) -> dict[str, Any]:
     try:
         record = json.loads(line.content)
     except (ValueError, RecursionError) as error:
@@ -144,25 +209,3 @@ def _record(line: _Line) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{line.place}: no JSON object; give one per line, {{...}}")
     return record
-
-
-def _framed(
-    line: _Line, record: dict[str, Any], frame: Callable[[dict[str, Any]], Example]
-) -> Example:
-    try:
-        return frame(record)
-    except UserError as error:
-        raise UserError(f"{line.place}: {error}") from None
-
-
-def _scored(line: _Line, record: dict[str, Any], score: Score) -> bytes:
-    if not math.isfinite(score.logprob):
-        raise UserError(
-            f"{line.place}: the model gives it a log-probability of {score.logprob}; the training "
-            "has diverged: take an earlier --step"
-        )
-    scored = record | {"logprob": score.logprob, "num_tokens": score.num_tokens}
-    try:
-        return f"{json.dumps(scored, ensure_ascii=False)}\n".encode()
-    except UnicodeEncodeError:  # half a surrogate pair in some field
-        return f"{json.dumps(scored)}\n".encode()
