@@ -78,6 +78,7 @@ class JsonTokenizer:
       kind: one of `KINDS`.
       vocab_size: one more than the largest id.
       special_ids: named ones, all others that are no text, and numbers without a token.
+      unused_ids: numbers without a token.
       cls_id, sep_id, bos_id, eos_id: BERT's CLS and SEP also are its bos and eos, where it names
         both; a model without bos begins with eos. None: there is none, as for `mask_id`, `unk_id`.
       pad_id: eos where there is none; padding is told by segment ids anyway.
@@ -140,7 +141,8 @@ class JsonTokenizer:
         added = self._encoder.get_added_tokens_decoder()
         self._added = {i for i, token in added.items() if not token.special}
         no_text = {i for i, token in added.items() if token.special}
-        no_text |= {i for i in range(self.vocab_size) if i not in self._vocab}
+        self.unused_ids = tuple(i for i in range(self.vocab_size) if i not in self._vocab)
+        no_text |= set(self.unused_ids)
         self._no_text = no_text | {i for i in named.values() if i is not None}
         self.special_ids = tuple(sorted(self._no_text))
 

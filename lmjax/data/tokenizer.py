@@ -44,6 +44,7 @@ class Tokenizer:
 
     pad_id, eos_id, unk_id, bos_id, mask_id = PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID
     special_ids = Ids.special
+    unused_ids = ()
     decoder_start_id = None  # that of an encoder-decoder is its family's choice
     continuing_prefix = None  # a piece that begins a word brings its space along
     mask_takes_space = (True, False)  # so white space (before, behind) a mask is what it hides
@@ -152,6 +153,7 @@ class IdsTokenizer:
     """What is known of an unknown tokenizer: how many ids it has and which of them are special."""
 
     SPECIAL = json_tokenizer.SPECIAL
+    unused_ids = ()
 
     def __init__(self, vocab_size: int, special: Mapping[str, int | None]) -> None:
         """`special`: id by name, names from `SPECIAL`; None or left out: there is none.

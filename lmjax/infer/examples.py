@@ -113,28 +113,10 @@ class Framing:
         Raises:
           UserError: the tokenizer lacks one of those.
         """
-        before, behind = ([self._framing(special) for special in side] for side in self.frame)
-        return np.array([*before, *ids, *behind], np.int32)
-
-    def _framing(self, name: str) -> int:
-        token = getattr(self.tokenizer, f"{name}_id")
-        if token is None:
-            raise UserError(f"is text, for which this model's tokenizer lacks {name}; give ids")
-        return token
+        return framed(ids, self.frame, self.tokenizer)
 
     def _checked(self, name: str, ids: Any) -> np.ndarray:
-        """A list of ids inside the vocabulary -> int32 [length]."""
-        if not isinstance(ids, list):
-            raise UserError(f"{name} is {_shown(ids)}, not a list of integers; give [ID, ID, ...]")
-        for index, token in enumerate(ids):
-            if type(token) is not int:  # true is an int, too
-                raise UserError(f"{name}[{index}] is {_shown(token)}, not an integer; give ids")
-            if not 0 <= token < self.vocab_size:
-                raise UserError(
-                    f"{name}[{index}]={token} is outside the vocabulary of {self.vocab_size} ids; "
-                    "take the tokenizer that the model was trained with"
-                )
-        return np.array(ids, np.int32)
+        return checked(name, ids, self.vocab_size)
 
     def _mask_id(self, record: Mapping[str, Any]) -> int:
         mask_id = record.get("mask_id")
@@ -169,6 +151,42 @@ def clean(name: str, text: Any) -> str:
     if counts["bad_utf8"]:
         raise UserError(f"{name} holds half a surrogate pair, which is no text; take it out")
     return text if normal is None else normal
+
+
+def framed(ids: Iterable[int], frame: Frame, tokenizer: AnyTokenizer) -> np.ndarray:
+    """Ids between the special ones that a frame names, int32.
+
+    Raises:
+      UserError: the tokenizer lacks one.
+    """
+
+    def special(name: str) -> int:
+        token = getattr(tokenizer, f"{name}_id")
+        if token is None:
+            raise UserError(f"is text, for which this model's tokenizer lacks {name}; give ids")
+        return token
+
+    before, behind = ([special(name) for name in side] for side in frame)
+    return np.array([*before, *ids, *behind], np.int32)
+
+
+def checked(name: str, ids: Any, vocab_size: int) -> np.ndarray:
+    """A list of ids inside the vocabulary -> int32 [length].
+
+    Raises:
+      UserError: it is none.
+    """
+    if not isinstance(ids, list):
+        raise UserError(f"{name} is {_shown(ids)}, not a list of integers; give [ID, ID, ...]")
+    for index, token in enumerate(ids):
+        if type(token) is not int:  # true is an int, too
+            raise UserError(f"{name}[{index}] is {_shown(token)}, not an integer; give ids")
+        if not 0 <= token < vocab_size:
+            raise UserError(
+                f"{name}[{index}]={token} is outside the vocabulary of {vocab_size} ids; "
+                "take the tokenizer that the model was trained with"
+            )
+    return np.array(ids, np.int32)
 
 
 def _shown(value: Any) -> str:

@@ -21,7 +21,7 @@ from lmjax.infer.score import Example, Score, Scorer
 
 _CHUNK_LINES, _CHUNK_BYTES = 4096, 1 << 26
 
-OnBatch = Callable[[int, int], None]
+OnBatch = Callable[..., None]
 
 
 @dataclass
@@ -109,9 +109,9 @@ class _Told:
         self.tokens, self._tokens_before = tokens, tokens
         self._progress, self._before, self._after, self._total = progress, before, after, total
 
-    def __call__(self, done: int, of: int) -> None:
-        """`done` tokens of the chunk's own, `of` so many."""
-        self.tokens = self._tokens_before + done
+    def __call__(self, done: int, of: int, tokens: int | None = None) -> None:
+        """`done` of the chunk's own, `of` so many: tokens, unless it is said how many those are."""
+        self.tokens = self._tokens_before + (done if tokens is None else tokens)
         bytes_done = self._before + (self._after - self._before) * done // of
         self._progress(bytes_done, self._total, self.tokens)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from flax import linen as nn
 
 from lmjax.config import ModelConfig
 from lmjax.nn import norm as norms
-from lmjax.nn.attention import Attention, AttentionSpec, Context, KeyValues
+from lmjax.nn.attention import Attention, AttentionSpec, Context, Kept
 from lmjax.nn.mlp import MLP
 
 
@@ -36,6 +37,18 @@ class BlockSpec:
     attention_norm: bool = True
 
 
+class Cache(NamedTuple):
+    """What decoding keeps of one block.
+
+    Attributes:
+      own: of the tokens.
+      memory: of the encoder's result; None: they are made anew each time.
+    """
+
+    own: Kept
+    memory: Kept | None = None
+
+
 class Block(nn.Module):
     """Attention and MLP."""
 
@@ -46,31 +59,39 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, context: Context, cache: KeyValues | None = None
-    ) -> tuple[jax.Array, KeyValues | None]:
-        """x_BTD -> (x_BTD, the cache with x in it or None)."""
+        self, x_BTD: jax.Array, context: Context, cache: Cache | None = None
+    ) -> tuple[jax.Array, Cache | None]:
+        """x_BTD -> (x_BTD, what is to be put in the cache or, without one, None)."""
         config = self.config
+        own, memory = (None, None) if cache is None else cache
+        new_own = new_memory = None
 
         def attention(spec: AttentionSpec, name: str) -> Attention:
             return Attention(config, spec, self.dtype, self.deterministic, name=name)
 
         def attend_self(h_BTD: jax.Array) -> jax.Array:
-            nonlocal cache
+            nonlocal new_own
             attend = attention(self.spec.attention, "attention")
-            y_BTD, cache = attend(h_BTD, h_BTD, context, cache)
+            y_BTD, new_own = attend(h_BTD, h_BTD, context, own)
             return y_BTD
 
         def attend_memory(h_BTD: jax.Array) -> jax.Array:
+            nonlocal new_memory
             attend = attention(AttentionSpec(causal=False), "cross_attention")
-            over = Context(context.queries, context.memory.tokens)
-            return attend(h_BTD, context.memory.hidden_BSD, over)[0]
+            source_BSD, tokens = context.memory
+            over = Context(context.queries, tokens)
+            kept = memory if source_BSD is None else None
+            y_BTD, new_memory = attend(h_BTD, source_BSD, over, kept)
+            return y_BTD
 
         first_norm = "attention_norm" if self.spec.attention_norm else None
         x_BTD = self._residual(x_BTD, attend_self, first_norm)
         if self.spec.cross:
             x_BTD = self._residual(x_BTD, attend_memory, "cross_attention_norm")
         x_BTD = self._residual(x_BTD, MLP(config, self.dtype, name="mlp"), "mlp_norm")
-        return x_BTD, cache
+        if cache is None:
+            return x_BTD, None
+        return x_BTD, Cache(new_own, None if memory is None else new_memory)
 
     def _residual(
         self, x_BTD: jax.Array, f: Callable[[jax.Array], jax.Array], norm_name: str | None

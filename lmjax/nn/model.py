@@ -155,7 +155,8 @@ class Model(nn.Module):
           deterministic: False applies dropout and needs an RNG named 'dropout'.
           cache: of earlier calls (or `init_cache`'s); the batch's tokens follow on those in it,
             and their positions and segments must too.
-          memory: of an earlier `encode`, which is then not run again.
+          memory: of an earlier `encode`, which is then not run again; without its hidden states
+            where the cache keeps what was made of them.
 
         Returns:
           (hidden_BTD in `dtype`, the cache with the batch in it or None).
@@ -214,11 +215,22 @@ class Model(nn.Module):
             logits_BPV = logits_BPV + jax.lax.stop_gradient(self.head_bias)
         return nn.with_logical_constraint(logits_BPV, ("act_batch", "act_length", "act_vocab"))
 
-    def init_cache(self, batch_size: int, max_length: int) -> Cache:
-        """An empty cache for `max_length` tokens; needs no parameters, so call it unbound."""
+    def init_cache(
+        self, batch_size: int, max_length: int, memory_length: int | None = None
+    ) -> Cache:
+        """An empty cache for `max_length` tokens; needs no parameters, so call it unbound.
+
+        With `memory_length`, the encoder's, what cross-attention makes of its result is kept, too:
+        `trunk` is given that once, and then a `Memory` of its tokens alone.
+        """
         empty_BS = jnp.zeros((batch_size, max_length), jnp.int32)
         layers = stack.init_caches(
-            self.config, stack.layout(self.config), batch_size, max_length, self.dtype
+            self.config,
+            stack.layout(self.config),
+            batch_size,
+            max_length,
+            self.dtype,
+            memory_length,
         )
         return Cache(layers, Tokens(empty_BS, empty_BS), jnp.int32(0))
 

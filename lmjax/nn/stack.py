@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lmjax.config import ModelConfig
-from lmjax.nn.attention import AttentionSpec, Context, KeyValues
-from lmjax.nn.block import Block, BlockSpec
+from lmjax.nn.attention import AttentionSpec, Context, Kept, put
+from lmjax.nn.block import Block, BlockSpec, Cache
 from lmjax.nn.position import Rope
 
 Remat = Literal["none", "dots", "full"]
@@ -82,18 +82,53 @@ def _attention(config: ModelConfig, causal: bool, local: bool) -> AttentionSpec:
 
 
 def init_caches(
-    config: ModelConfig, layout: Layout, batch_size: int, max_length: int, dtype: jnp.dtype
+    config: ModelConfig,
+    layout: Layout,
+    batch_size: int,
+    max_length: int,
+    dtype: jnp.dtype,
+    memory_length: int | None = None,
 ) -> LayerCaches:
-    """Empty keys and values of every layer, in the tree that `Stack` takes and returns."""
-    shape = (batch_size, max_length, config.kv_heads, config.head_width)
+    """Empty keys and values of every layer, in the tree that `Stack` takes and returns.
 
-    def empty(*stacked: int) -> KeyValues:
-        return KeyValues(jnp.zeros((*stacked, *shape), dtype), jnp.zeros((*stacked, *shape), dtype))
+    Args:
+      config, layout: of the stack.
+      batch_size: rows.
+      max_length: slots for its own tokens.
+      dtype: compute type.
+      memory_length: length of the encoder's result, whose keys and values are kept from the call on
+        that has it; None: they are not.
+    """
+
+    def zeros(*shape: int) -> jax.Array:
+        names = (*(None for _ in shape[4:]), "act_batch", "kv_heads", None, None)
+        return nn.with_logical_constraint(jnp.zeros(shape, dtype), names)
+
+    def kept(*stacked: int, length: int) -> Kept:
+        heads, width = config.kv_heads, config.head_width
+        return Kept(
+            zeros(*stacked, batch_size, heads, length, width),
+            zeros(*stacked, batch_size, heads, width, length),
+        )
+
+    def empty(*stacked: int) -> Cache:
+        own = kept(*stacked, length=max_length)
+        return Cache(own, memory_length and kept(*stacked, length=memory_length))
 
     caches: LayerCaches = {f"prefix_{i}": empty() for i in range(len(layout.prefix))}
     if layout.num_units:
         caches["unit"] = {str(i): empty(layout.num_units) for i in range(len(layout.unit))}
     return caches | {f"suffix_{i}": empty() for i in range(len(layout.suffix))}
+
+
+def _filled(caches: LayerCaches, new: LayerCaches, slot: jax.Array) -> LayerCaches:
+    """The caches with what a call has made from a slot on."""
+
+    def fill(old: Cache, new: Cache) -> Cache:
+        memory = old.memory if new.memory is None else new.memory
+        return Cache(put(old.own, new.own, slot), memory)
+
+    return jax.tree.map(fill, caches, new, is_leaf=lambda node: isinstance(node, Cache))
 
 
 class Unit(nn.Module):
@@ -111,7 +146,7 @@ class Unit(nn.Module):
         caches: LayerCaches | None,
         context: Context,
     ) -> tuple[jax.Array, LayerCaches | None]:
-        """(x_BTD, caches by slot, ...) -> (x_BTD, new caches)."""
+        """(x_BTD, caches by slot, ...) -> (x_BTD, what is to be put in them)."""
         x_BTD = jax.lax.optimization_barrier(x_BTD)
         new_caches = {}
         for slot, spec in enumerate(self.specs):
@@ -148,7 +183,7 @@ class Stack(nn.Module):
         *,
         deterministic: bool = True,
     ) -> tuple[jax.Array, LayerCaches | None]:
-        """As `Block.__call__`, with the caches of all layers (see `init_caches`)."""
+        """x_BTD -> (x_BTD, the caches of all layers (see `init_caches`) with x in them or None)."""
         new_caches, single = {}, Block
         if self.remat != "none":
             single = nn.remat(Block, policy=_SAVED[self.remat])
@@ -168,7 +203,10 @@ class Stack(nn.Module):
             )
         for i, spec in enumerate(self.layout.suffix):
             x_BTD = block(x_BTD, f"suffix_{i}", spec)
-        return x_BTD, None if caches is None else new_caches
+        if caches is None:
+            return x_BTD, None
+        # Written at once, in place: layer by layer, the scan would copy all of them at each step.
+        return x_BTD, _filled(caches, new_caches, context.length)
 
     def _scanned_unit(self, deterministic: bool) -> nn.Module:
         unit = Unit

@@ -86,6 +86,8 @@ def describe(config: Config) -> Description:
         name="completion",
         how=f"each token of the answer is predicted from the prompt{behind} and what is before it",
         does="writes answers to prompts like those of its examples",
+        prefix=prefix,
+        begins_anew=False,
         task="text-generation",
     )
 

@@ -57,6 +57,8 @@ class Description:
       special: names of the special tokens it uses beside pad, unk and eos: bos, cls, sep, mask.
       left_out: which predictions content loss leaves out; empty: none.
       prompts: for an encoder-decoder.
+      prefix: what stands in front of every prompt.
+      begins_anew: whether a decoder's text stands behind the end of another one.
       task: what the Hub calls its task; None: the usual one of its architecture.
       gap: for an encoder-decoder, where text stands behind the gap.
       continuation: the same where none does.
@@ -69,6 +71,8 @@ class Description:
     special: tuple[str, ...] = ()
     left_out: str = ""
     prompts: tuple[Prompt, ...] = ()
+    prefix: str = ""
+    begins_anew: bool = True
     task: str | None = None
     gap: Gap | None = None
     continuation: Gap | None = None

@@ -89,6 +89,7 @@ def describe(config: Config) -> Description:
         does="turns one text into another, as in its examples",
         frame=labelled.frame(config),
         special=("bos",) if config.objective.begins_with_bos else (),
+        prefix=prefix,
         task="text2text-generation",
     )
 

@@ -35,6 +35,7 @@ class Trained:
       params: float32, laid over the mesh.
       tokenizer: of the run.
       decoder_start_id: what an encoder-decoder's decoder reads first; else None.
+      imported: whether the run began with a published model.
       mesh: of the devices at hand.
       batch_sharding: how [B, ...] fields of a batch lie on it.
     """
@@ -45,6 +46,7 @@ class Trained:
     params: Any
     tokenizer: AnyTokenizer
     decoder_start_id: int | None
+    imported: bool
     mesh: Mesh
     batch_sharding: NamedSharding
 
@@ -68,6 +70,26 @@ class Trained:
             self.frame,
             self.decoder_start_id,
         )
+
+    @property
+    def begin_id(self) -> int | None:
+        """What stands in front of a decoder's text: the end of the document before, as in training.
+
+        Published models are used to their own bos, and those that answer prompts to nothing.
+        """
+        if not self.description.begins_anew:
+            return None
+        bos_id = self.tokenizer.bos_id if self.imported else None
+        return self.tokenizer.eos_id if bos_id is None else bos_id
+
+    @property
+    def forced_first_id(self) -> int | None:
+        """What all that an encoder-decoder writes begins with, as in training; None: nothing does.
+
+        Published models may have learned to begin otherwise.
+        """
+        before, _ = self.frame
+        return self.tokenizer.bos_id if "bos" in before and not self.imported else None
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
@@ -118,6 +140,7 @@ def load(
         params,
         tokenizer,
         setup.decoder_start_id(config, tokenizer),
+        "model_type" in (run.source or {}),
         mesh,
         rules_lib.batch_sharding(mesh),
     )
