@@ -54,9 +54,8 @@ def _run_config(request: Request) -> RunConfig:
         return workdir.resume(stored, source, request.overrides)
     if source is not None:
         raw = config_file.load(source["file"])
-        init_from = request.overrides.get("train.init_from", raw.get("train", {}).get("init_from"))
-        if init_from is not None and "family" not in request.overrides:
-            raw = start_lib.with_model_of(raw, init_from)
+        if "family" not in raw and "family" not in request.overrides:
+            raw = start_lib.with_model(raw, request.overrides)
     elif init_from := request.overrides.get("train.init_from"):
         raw = start_lib.recipe_of(init_from)
     else:

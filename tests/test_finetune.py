@@ -150,6 +150,7 @@ def test_it_learns(sources, tmp_path):
         "eval.every": 60,
         "checkpoint.every": 60,
         "model.dropout": 0.0,
+        "data.seq_len": 64,
     }
     asked = request("token_classification", tmp_path / "run", sources("bert"), files, **settings)
     assert runner.train(asked) == 0
@@ -212,5 +213,8 @@ def test_without_a_model_to_start_from(tmp_path):
     files = write(tmp_path, "sequence_classification")
     asked = request("sequence_classification", tmp_path / "run", "", files)
     del asked.overrides["train.init_from"]
-    with pytest.raises(UserError, match=r"set .*family|train.init_from"):
+    with pytest.raises(UserError, match=r"needs a trained model.*; set train\.init_from"):
+        runner.train(asked)
+    asked.overrides["family"] = "bert"
+    with pytest.raises(UserError, match=r"trains no tokenizer.*; set train\.init_from"):
         runner.train(asked)

@@ -8,7 +8,7 @@ with `train.init_optimizer` its moments, too. The recipe, its schedule included,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -55,12 +55,21 @@ def recipe_of(path: str) -> dict[str, Any]:
     return fields_lib.unflatten(flat)
 
 
-def with_model_of(raw: dict[str, Any], path: str) -> dict[str, Any]:
+def with_model(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A config file's fields that name no family, over the model of the run that it starts from.
 
-    The head is left out where the objective brings one.
+    Raises:
+      UserError: examples are to be learned, and there is no such run.
     """
-    if "family" in raw:
+    flat = fields_lib.flatten(raw) | dict(overrides)
+    path, name = flat.get("train.init_from"), flat.get("objective.name")
+    if path is None and name in objectives.LABELLED:
+        raise UserError(
+            f"config.objective.name={name!r} needs a trained model, or its shape and tokenizer at "
+            "least; set train.init_from to the workdir of its run (with train.init_weights=False "
+            "for fresh weights)"
+        )
+    if path is None:
         return raw
     source = source_config(path)
     model = fields_lib.to_dict(source)["model"] | {"num_labels": None}
@@ -117,9 +126,8 @@ def _from_nothing(config: Config) -> Config:
         return config
     if config.tokenizer.path is None:
         raise UserError(
-            f"config.objective.name={config.objective.name!r} needs a trained model, or its "
-            "tokenizer at least; set train.init_from to the workdir of its run (with "
-            "train.init_weights=False for fresh weights)"
+            f"config.objective.name={config.objective.name!r} trains no tokenizer on its examples; "
+            "set train.init_from to the workdir of a trained model, or tokenizer.path"
         )
     if config.objective.begins_with_bos is None:
         is_encoder = config.model.architecture == "encoder"

@@ -114,8 +114,7 @@ def test_prompts_of_any_length_get_what_each_gets_alone(kind):
 def test_eight_devices_give_what_one_gives(kind, mesh):
     for sampling in (Sampling(), Sampling(1.0)):
         one, eight = (
-            make(kind, sampling=sampling, **where)
-            for where in ({}, {"devices": 8, "mesh": mesh})
+            make(kind, sampling=sampling, **where) for where in ({}, {"devices": 8, "mesh": mesh})
         )
         assert ids(eight(prompts())) == ids(one(prompts()))
 
