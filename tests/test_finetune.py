@@ -1,13 +1,19 @@
 """Fine-tuning through the face that users have: a config, another run's workdir, labelled files."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import small_run
+import tool_run
 from labelled_files import RECORD, pretrained, request, write
 
 from lmjax import objectives, runner
@@ -218,3 +224,90 @@ def test_without_a_model_to_start_from(tmp_path):
     asked.overrides["family"] = "bert"
     with pytest.raises(UserError, match=r"trains no tokenizer.*; set train\.init_from"):
         runner.train(asked)
+
+
+def test_tools_that_want_tokens_say_so(finetuned, tmp_path):
+    folder, _ = finetuned("sequence_classification")
+    (tmp_path / "lines.jsonl").write_text('{"text": "a text"}\n')
+    for tool, arguments in (
+        ("score", [f"--input={tmp_path}/lines.jsonl", f"--output={tmp_path}/out.jsonl"]),
+        ("fill_mask", ["--text=a <mask> text"]),
+    ):
+        done = tool_run.run(tool, f"--workdir={folder}", *arguments)
+        assert done.code == 1
+        assert "started from" in done.err
+
+
+def test_answers_of_several_sources(sources, tmp_path):
+    """Examples of two files, in shares: each measured with its own loss, all answers together."""
+    files = write(tmp_path, "sequence_classification")
+    parts = [Path(files[0]).read_text().splitlines(keepends=True)[k::2] for k in range(2)]
+    for name, part in zip("ab", parts, strict=True):
+        (tmp_path / f"{name}.jsonl").write_text("".join(part))
+    pairs = tuple((name, f"{tmp_path}/{name}.jsonl") for name in "ab")
+    asked = request(
+        "sequence_classification",
+        tmp_path / "run",
+        sources("bert"),
+        files,
+        **{"data.sources": pairs, "data.eval_path": None, "data.eval_fraction": 0.4},
+    )
+    del asked.overrides["data.path"]
+    assert runner.train(asked) == 0
+    row = rows(tmp_path / "run", "eval")[-1]
+    assert {"loss/a", "loss/b", "accuracy_low"} <= row.keys()
+    answers = (tmp_path / "run/predictions.jsonl").read_text().splitlines()
+    assert len(answers) == row["tokens/a"] + row["tokens/b"]
+    assert {json.loads(answer)["file"] for answer in answers} == {"a.jsonl", "b.jsonl"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("objective", ["sequence_classification", "completion"])
+def test_killed_and_still_bit_for_bit(objective, sources, tmp_path):
+    """The real process, killed by SIGKILL behind a checkpoint, and started again."""
+    source = sources(FAMILY[objectives.OBJECTIVES[objective].ARCHITECTURE])
+    asked = request(objective, tmp_path, source, write(tmp_path, objective))
+    overrides = asked.overrides | {"train.num_steps": 24, "eval.every": 8}
+
+    def start(workdir):
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lmjax.main"),
+                f"--config={asked.config_file}",
+                f"--workdir={workdir}",
+                *(f"--config.{name}={value}" for name, value in overrides.items()),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ
+            | {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")},
+        )
+
+    def end(process):
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+
+    end(start(tmp_path / "whole"))
+    for behind in (4, 12):
+        process = start(tmp_path / "killed")
+        checkpoint = tmp_path / "killed" / "checkpoints" / str(behind)
+        while not (
+            checkpoint.exists()
+            and any(row["step"] > behind for row in metrics.read(tmp_path / "killed/metrics.jsonl"))
+        ):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (tmp_path / "killed/checkpoints/24").exists()
+    end(start(tmp_path / "killed"))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert rows(killed) == rows(whole)
+    small_run.assert_same_bits(parameters(killed, 24), parameters(whole, 24))
+    answers = "predictions.jsonl"
+    assert (killed / answers).read_bytes() == (whole / answers).read_bytes()
+    log = (killed / "lmjax.log").read_text()
+    assert log.count("going on from step") == 2

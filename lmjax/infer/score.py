@@ -24,6 +24,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lmjax.batch import Batch
+from lmjax.errors import UserError
 from lmjax.infer import batches
 from lmjax.infer.batches import Lengths, Shapes
 from lmjax.nn.heads import predicted
@@ -116,7 +117,15 @@ class Scorer:
           params: its parameters, on the mesh of `batch_sharding`.
           batch_sharding: how rows lie on the mesh.
           batch_tokens: of a batch, padding included; see `batches.Shapes`.
+
+        Raises:
+          UserError: the model has a head that predicts no tokens.
         """
+        if not model.config.predicts_tokens:
+            raise UserError(
+                f"this model was fine-tuned: its head, {model.config.head!r}, predicts no tokens; "
+                "take the workdir of the run that it started from"
+            )
         self._params, self._sharding = params, batch_sharding
         self._shapes = Shapes(model.config, batch_sharding, batch_tokens)
         replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
