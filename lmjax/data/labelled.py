@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from lmjax.batch import Batch, Encoder, Example, LabelledObjective
 from lmjax.data import files as files_lib
+from lmjax.data import json_lines
 from lmjax.data.text import file_errors, normalise
 from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.errors import UserError
@@ -108,19 +109,8 @@ def _records(file: str) -> Iterator[tuple[int, Record]]:
             rows = pq.ParquetFile(content).iter_batches()
             yield from enumerate(row for batch in rows for row in batch.to_pylist())
             return
-        for number, line in enumerate(content):
-            if line.isspace():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                why = " ".join(str(error).split())[:100]
-                raise UserError(
-                    f"{file}:{number + 1}: not JSON ({why}); give one object per line"
-                ) from None
-            if not isinstance(record, dict):
-                raise UserError(f"{file}:{number + 1}: no JSON object; give one per line, {{...}}")
-            yield number, record
+        for number, _, record in json_lines.records(file, content):
+            yield number - 1, record
 
 
 def hold_out(examples: LabelledSet, fraction: float) -> tuple[LabelledSet, LabelledSet]:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from lmjax import paths
 from lmjax.data import files as files_lib
+from lmjax.data import json_lines
 from lmjax.data.progress import Progress
 from lmjax.data.text import file_errors
 from lmjax.errors import UserError
@@ -150,22 +151,9 @@ def _lines(files: Sequence[str]) -> Iterator[tuple[Line, int]]:
     before = 0
     for file in files:
         with file_errors(file), files_lib.open_bytes(file) as (content, raw):
-            for number, line in enumerate(content, 1):
-                if not line.isspace():
-                    place = f"{file}:{number}"
-                    yield Line(place, _record(place, line), before + raw.tell()), len(line)
+            for number, line, record in json_lines.records(file, content):
+                yield Line(f"{file}:{number}", record, before + raw.tell()), len(line)
         before += paths.size(file)
-
-
-def _record(place: str, content: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())[:100]
-        raise UserError(f"{place}: not JSON ({why}); give one object per line") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: no JSON object; give one per line, {{...}}")
-    return record
 
 
 def made(lines: Iterable[Line], make: Callable[[dict[str, Any]], Any]) -> list[Any]:
