@@ -1,5 +1,7 @@
 """Greedy generation gives the tokens of transformers' `generate`. Needs the extra [parity]."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import ours
@@ -19,6 +21,8 @@ pytestmark = [
 ENCODERS = ("bert", "roberta", "modernbert")
 WRITERS = [name for name, case in CASES.items() if case.model_type not in ENCODERS]
 LENGTHS, COUNT = (30, 3, 17, 1), 64
+# Models that repeat one token unless their parameters are moved this far.
+MOVED = dict.fromkeys(("olmo2_tied", "t5_own_head", "t5_unscaled", "t5_scaled_own_head"), 0.4)
 
 
 def room(case):
@@ -54,11 +58,13 @@ def their_ids(model, case, prompts, count, eos=None):
         attention_mask=torch.tensor(mask),
         max_new_tokens=count,
         do_sample=False,
+        # Their cache has as many layers as the encoder, whatever the decoder has.
+        use_cache=case.config.get("num_layers") == case.config.get("num_decoder_layers"),
     )
     return found[:, 1 if two else longest :].numpy()
 
 
-def our_ids(loaded, prompts, count, eos=None, params=None):
+def our_ids(loaded, prompts, count, eos=None):
     generator = Generator(
         loaded.model,
         loaded.batch_sharding,
@@ -72,7 +78,7 @@ def our_ids(loaded, prompts, count, eos=None, params=None):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_greedy_tokens_are_theirs(theirs, tmp_path, name):
-    case = CASES[name]
+    case = dataclasses.replace(CASES[name], spread=MOVED.get(name, CASES[name].spread))
     model = theirs.make(case)
     work = ours.imported(theirs.save(model, tmp_path / "saved"), tmp_path / "work")
     loaded = trained.load(str(work), devices=jax.devices()[:1])
