@@ -92,6 +92,7 @@ SCORE = "score --output={at}/scores.jsonl --workdir={at}/run "
 FILL = "fill_mask --workdir={at}/run "
 EMBED = "embed --workdir={at}/run --input={at}/text.jsonl "
 EVALUATE = "evaluate --workdir={at}/run --tasks={at}/"
+GENERATE = "generate --workdir={at}/run "
 PREPARE = "prepare_data --tokenizer={at}/run/tokenizer --input={at}/text.jsonl "
 
 TEXT = "--config.data.path=bundled:corpus_small "
@@ -194,6 +195,20 @@ MISTAKES = [
         "make_choices --input={at}/one.txt --output={at}/choices.jsonl",
         "no document has the 128 words",
         "lower --context_words",
+    ),
+    # text to be written
+    (GENERATE + "--seed=1", "--prompt and --input are missing", "give --prompt=TEXT"),
+    (GENERATE + "--prompt=a --input=b", "--prompt and --input are both given", "give --prompt"),
+    (GENERATE + "--input={at}/text.jsonl", "--output is missing", "give --output=FILE.jsonl"),
+    (GENERATE + "--prompt=a --temperature=-1", "temperature=-1.0 is impossible", "give 0"),
+    (GENERATE + "--prompt=a --temperature=1 --top_p=0", "top_p=0.0 is no", "give 0 < top_p <= 1"),
+    (GENERATE + "--prompt=a --temperature=1 --top_k=0", "top_k=0 leaves no", "give 1 or more"),
+    (GENERATE + "--prompt=a --top_k=5", "at temperature 0 nothing is", "temperature above 0"),
+    (GENERATE + "--prompt=a --num_samples=2", "temperature 0 are all alike", "--temperature=1"),
+    (
+        GENERATE + "--input={at}/text.jsonl --output={at}/out.jsonl",
+        "text.jsonl:1: has no field prompt",
+        "a line has prompt",
     ),
     # other machines, and this one
     ("main --config={at}/gpt2.py --workdir=gs://bucket/run", "gcsfs", "pip install 'lmjax[gcs]'"),

@@ -51,9 +51,12 @@ def main(overrides: cli.Overrides) -> None:
     from lmjax.train import trained
 
     if (_PROMPT.value is None) == (_INPUT.value is None):
-        raise UserError("give either --prompt=TEXT or --input=FILE.jsonl")
+        both = "missing" if _PROMPT.value is None else "both given"
+        raise UserError(
+            f"--prompt and --input are {both}; give --prompt=TEXT or --input=FILE.jsonl"
+        )
     if _INPUT.value is not None and _OUTPUT.value is None:
-        raise UserError("--input without --output; give --output=FILE.jsonl for the completions")
+        raise UserError("--output is missing; give --output=FILE.jsonl for the completed lines")
     files = () if _INPUT.value is None else jsonl.find(_INPUT.value)
     if _OUTPUT.value is not None:
         output.check_apart(_OUTPUT.value, files)

@@ -116,12 +116,17 @@ class Generator:
           batch_size: most rows of a batch; None: as many as `batch_tokens` says.
 
         Raises:
-          UserError: the model is an encoder, or a number is out of its range.
+          UserError: the model is an encoder or predicts no tokens, or a number is out of its range.
         """
         if model.config.architecture == "encoder":
             raise UserError(
                 "this model is an encoder, which writes no text; fill masks with "
                 "tools/fill_mask.py, or train a decoder or an encoder-decoder"
+            )
+        if not model.config.predicts_tokens:
+            raise UserError(
+                "this model was fine-tuned to predict classes and has no head for tokens; take one "
+                "that was trained on text"
             )
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens={max_new_tokens} asks for nothing; give 1 or more")

@@ -13,51 +13,27 @@ import jax
 import numpy as np
 import pytest
 import small_run
+from random_run import make_run, make_tokenizer
 
 from lmjax import config as config_lib
 from lmjax import families, paths
-from lmjax import fields as fields_lib
-from lmjax.data import files, output, tokenizer_training
-from lmjax.data import tokenizer as tokenizer_lib
+from lmjax.data import output
 from lmjax.data.tokenizer import IdsTokenizer
 from lmjax.errors import UserError
 from lmjax.infer import jsonl
 from lmjax.infer.examples import Framing
 from lmjax.infer.score import Example, Score
-from lmjax.train import copied_checkpoints, setup, trained
-from lmjax.train.checkpoint import Checkpoints
+from lmjax.train import copied_checkpoints, trained
 from lmjax.train.copied_checkpoints import CopiedCheckpoints
-from lmjax.train.workdir import RunConfig, Workdir
 
 TOOL = Path(__file__).parents[2] / "tools" / "score.py"
-
-
-def make_run(folder, family, objective, tokenizer, steps):
-    """A workdir with checkpoints, as training or an import leaves it."""
-    small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "head_dim": 8, "mlp_size": 32}
-    raw = {"family": family, "objective": {"name": objective}, "data": {"seq_len": 16}}
-    raw = families.resolve(raw | {"model": small | {"vocab_size": 512}})
-    config = setup.resolve(fields_lib.from_dict(raw))
-    program = setup.make_program(config, jax.devices()[:1])
-    home = Workdir(folder)
-    home.write(RunConfig(config, None))
-    home.tokenizer.mkdir()
-    tokenizer.save(home.tokenizer)
-    checkpoints, rng = Checkpoints(home.checkpoints, keep=2), np.random.default_rng(0)
-    for step in steps:
-        drawn = lambda leaf: jax.numpy.asarray(rng.normal(size=leaf.shape) / 4, leaf.dtype)
-        checkpoints.save(step, jax.tree.map(drawn, program.abstract), {})
-    checkpoints.close()
-    home.close()
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The workdir of a decoder."""
     folder = tmp_path_factory.mktemp("score")
-    size = {"vocab_size": 400, "model_type": "bpe", "sample_bytes": 50_000}
-    tokenizer_training.train(files.find_files("bundled:corpus_small"), folder / "tok", **size)
-    make_run(folder / "run", "gpt2", "clm", tokenizer_lib.load(folder / "tok"), (2, 3))
+    make_run(folder / "run", "gpt2", "clm", make_tokenizer(folder / "tok"), (2, 3))
     return folder / "run"
 
 
