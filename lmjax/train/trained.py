@@ -73,7 +73,7 @@ class Trained:
 
     @property
     def begin_id(self) -> int | None:
-        """What stands in front of a decoder's text: the end of the document before, as in training.
+        """What stands in front of a decoder's text, as in training the end of the one before.
 
         Published models are used to their own bos, and those that answer prompts to nothing.
         """
@@ -84,7 +84,7 @@ class Trained:
 
     @property
     def forced_first_id(self) -> int | None:
-        """What all that an encoder-decoder writes begins with, as in training; None: nothing does.
+        """What all that an encoder-decoder writes begins with, as in training, or None.
 
         Published models may have learned to begin otherwise.
         """
