@@ -46,6 +46,7 @@ BASE: dict[str, Any] = {
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "mini": sized(BASE, 256, 4, 4, mlp_size=512),  # ours: for a CPU
     "base": sized(BASE, 768, 22, 12, mlp_size=1152),
     "large": sized(BASE, 1024, 28, 16, mlp_size=2624),
 }

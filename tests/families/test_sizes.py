@@ -59,7 +59,13 @@ PUBLISHED = {
     ("bart", "base"): 139_420_416,
     ("bart", "large"): 406_291_456,
 }
-OWN_SIZES = {("bert", "tiny"), ("bert", "mini"), ("gpt2", "tiny"), ("gpt2", "mini")} | {
+OWN_SIZES = {
+    ("modernbert", "mini"),
+    ("bert", "tiny"),
+    ("bert", "mini"),
+    ("gpt2", "tiny"),
+    ("gpt2", "mini"),
+} | {
     ("t5", "tiny"),
     ("t5", "mini"),
     ("bart", "tiny"),
