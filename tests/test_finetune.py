@@ -311,3 +311,20 @@ def test_killed_and_still_bit_for_bit(objective, sources, tmp_path):
     assert (killed / answers).read_bytes() == (whole / answers).read_bytes()
     log = (killed / "lmjax.log").read_text()
     assert log.count("going on from step") == 2
+
+
+@pytest.mark.parametrize("objective", ["seq2seq", "completion"])
+def test_what_was_learned_is_written_by_the_tool(objective, finetuned, tmp_path):
+    """The answers of the newest evaluation, once more, prompt by prompt."""
+    folder, files = finetuned(objective)
+    records = [json.loads(line) for line in Path(files[1]).read_text().splitlines()]
+    key = {"seq2seq": "source", "completion": "prompt"}[objective]
+    (tmp_path / "prompts.jsonl").write_text(
+        "".join(f"{json.dumps({'prompt': record[key]})}\n" for record in records)
+    )
+    lines = (f"--input={tmp_path}/prompts.jsonl", f"--output={tmp_path}/written.jsonl")
+    done = tool_run.run("generate", f"--workdir={folder}", *lines, "--max_new_tokens=24")
+    assert done.code == 0, done.err
+    written = [json.loads(x)["completion"] for x in (tmp_path / "written.jsonl").open()]
+    answers = [json.loads(x)["prediction"] for x in (folder / "predictions.jsonl").open()]
+    assert [text.strip() for text in written] == answers

@@ -21,6 +21,7 @@ from lmjax.data.labelled import ExampleRows, TextEncoder
 from lmjax.data.pipeline import EvalBatches
 from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.infer.generate import Generator
+from lmjax.infer.prompts import Prompts
 from lmjax.objectives import measures
 from lmjax.train.setup import Program, decoder_start_id
 from lmjax.train.step import make_predict_step
@@ -113,6 +114,7 @@ def make(program: Program, tokenizer: AnyTokenizer) -> Answering | None:
             max_new_tokens=most,
             decoder_start_id=decoder_start_id(program.config, tokenizer),
             forced_first_id=tokenizer.bos_id if program.config.objective.begins_with_bos else None,
+            allowed=Prompts.of(program.config, tokenizer, None).allowed(),
         )
         write = lambda params, prompts: [found.ids for found in generator(params, prompts)]
     return Answering(program.config, TextEncoder(tokenizer), predict, write, program.place)

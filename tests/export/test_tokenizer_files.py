@@ -220,7 +220,7 @@ def test_a_refusal_writes_nothing(trained, make_config, tmp_path, monkeypatch):
     document = json.loads(contents["tokenizer.json"])
     swapped(document)
     wrong = json.dumps(document).encode()
-    monkeypatch.setattr(tokenizer_json, "from_sentencepiece", lambda *args: wrong)
+    monkeypatch.setattr(tokenizer_json, "from_sentencepiece", lambda *args, **how: wrong)
     with pytest.raises(UserError, match="would not be this tokenizer"):
         tokenizer_files.write(str(tmp_path), make_config("gpt2", model), model)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from lmjax.families import roberta, weights
 from lmjax.hf import table
 from lmjax.hf.table import Row
 
-SIZES = {"p": 3, "h": 2, "k": 5, "d": 4, "m": 7, "v": 6, "n": 8, "t": 2, "b": 9, "e": 4}
+SIZES = {"p": 3, "h": 2, "k": 5, "d": 4, "m": 7, "v": 6, "n": 8, "t": 2, "b": 9, "e": 4, "c": 3}
 FORMATS = {name: fmt for name, (_, fmt) in families.FORMATS.items()}
 PATTERNS = sorted(
     {
