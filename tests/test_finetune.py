@@ -325,6 +325,9 @@ def test_what_was_learned_is_written_by_the_tool(objective, finetuned, tmp_path)
     lines = (f"--input={tmp_path}/prompts.jsonl", f"--output={tmp_path}/written.jsonl")
     done = tool_run.run("generate", f"--workdir={folder}", *lines, "--max_new_tokens=24")
     assert done.code == 0, done.err
-    written = [json.loads(x)["completion"] for x in (tmp_path / "written.jsonl").open()]
-    answers = [json.loads(x)["prediction"] for x in (folder / "predictions.jsonl").open()]
-    assert [text.strip() for text in written] == answers
+    lines = [
+        [json.loads(line) for line in file.read_text().splitlines()]
+        for file in (tmp_path / "written.jsonl", folder / "predictions.jsonl")
+    ]
+    written = [line["completion"].strip() for line in lines[0]]
+    assert written == [line["prediction"] for line in lines[1]]

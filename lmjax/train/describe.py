@@ -184,7 +184,7 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
     if "eval" in last:
         row = last["eval"]
         gain = row["content_unigram_loss"] - row["content_loss"]
-        frequencies = "class" if objectives.is_labelled(program.config) else "word"
+        frequencies = "word" if program.config.model.predicts_tokens else "class"
         bits = f", {row['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in row else ""
         lines += [
             f"held-out loss  {row['loss']:.4f}, content loss {row['content_loss']:.4f}{bits}",
