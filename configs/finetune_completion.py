@@ -1,7 +1,7 @@
 """Completion: a decoder learns to answer prompts; the loss is that of the answers alone.
 
     python -m lmjax.main --config=configs/finetune_completion.py \
-        --workdir=runs/answers --config.train.init_from=runs/gpt2 \
+        --workdir=runs/answers --config.train.init_from=runs/gpt2_tiny \
         --config.data.path=train.jsonl --config.data.eval_path=test.jsonl
 
 Architecture and tokenizer are those of the run that it starts from, and so are the weights unless

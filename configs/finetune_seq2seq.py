@@ -1,7 +1,7 @@
 """Sequence to sequence: an encoder-decoder learns to turn one text into another.
 
     python -m lmjax.main --config=configs/finetune_seq2seq.py \
-        --workdir=runs/translate --config.train.init_from=runs/t5 \
+        --workdir=runs/translate --config.train.init_from=runs/t5_tiny \
         --config.data.path=train.jsonl --config.data.eval_path=test.jsonl
 
 Architecture and tokenizer are those of the run that it starts from, and so are the weights unless

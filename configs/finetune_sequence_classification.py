@@ -1,7 +1,7 @@
 """Sequence classification: an encoder learns classes of texts from examples.
 
     python -m lmjax.main --config=configs/finetune_sequence_classification.py \
-        --workdir=runs/sentiment --config.train.init_from=runs/bert \
+        --workdir=runs/sentiment --config.train.init_from=runs/bert_tiny \
         --config.data.path=train.jsonl --config.data.eval_path=test.jsonl
 
 Architecture and tokenizer are those of the run that it starts from, and so are the weights unless

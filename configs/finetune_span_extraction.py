@@ -1,7 +1,7 @@
 """Span extraction: an encoder learns to find the answer to a question in a text.
 
     python -m lmjax.main --config=configs/finetune_span_extraction.py \
-        --workdir=runs/qa --config.train.init_from=runs/bert \
+        --workdir=runs/qa --config.train.init_from=runs/bert_tiny \
         --config.data.path=train.jsonl --config.data.eval_path=test.jsonl
 
 Architecture and tokenizer are those of the run that it starts from, and so are the weights unless

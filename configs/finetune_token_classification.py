@@ -1,7 +1,7 @@
 """Token classification: an encoder learns to tag words, such as the names among them.
 
     python -m lmjax.main --config=configs/finetune_token_classification.py \
-        --workdir=runs/ner --config.train.init_from=runs/bert \
+        --workdir=runs/ner --config.train.init_from=runs/bert_tiny \
         --config.data.path=train.jsonl --config.data.eval_path=test.jsonl
 
 Architecture and tokenizer are those of the run that it starts from, and so are the weights unless

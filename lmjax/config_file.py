@@ -81,8 +81,15 @@ def make(raw: dict[str, Any], overrides: dict[str, Any]) -> Config:
     flat = fields_lib.flatten(raw) | overrides
     for name in flat:
         fields_lib.check_name(name)
+    name = flat.get("objective.name")
+    if name in objectives.LABELLED and "family" not in flat:
+        raise UserError(
+            f"config.objective.name={name!r} needs a trained model, or its shape and tokenizer at "
+            "least; set train.init_from to the workdir of its run (with train.init_weights=False "
+            "for fresh weights)"
+        )
     resolved = families.resolve(fields_lib.unflatten(flat))
-    if head := objectives.head(flat.get("objective.name")):
+    if head := objectives.head(name):
         resolved["model"]["head"] = head
     config = fields_lib.from_dict(resolved)
     objectives.check(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import signal
@@ -194,18 +195,19 @@ def _first_state(run: _Run, console: Console) -> TrainState:
     return state
 
 
-def _evaluate(run: _Run, state: TrainState, on_chunk: Callable[[int, int], None]) -> dict:
+def _evaluate(run: _Run, state: TrainState, progress: Callable[[str, int, int], None]) -> dict:
+    """A row of metrics; `progress` is told (what, done, in all)."""
     batches = run.data.eval_batches(run.program)
     row = run_evaluation(
         state.params,
         batches,
         run.steps.eval_step,
         run.program.place,
-        on_chunk,
+        functools.partial(progress, "evaluation"),
         run.data.names,
     )
     if run.answering is not None:
-        answers = run.answering(state.params, batches)
+        answers = run.answering(state.params, batches, functools.partial(progress, "answers"))
         row |= run.answering.measures(answers)
         files.write_whole(run.folder.path / answers_lib.FILE, answers_lib.to_lines(answers))
     return row
@@ -220,7 +222,7 @@ def evaluate(request: Request) -> int:
         if restored is None:
             raise UserError(f"{run.checkpoints.name} holds no checkpoint; train first")
         state, step = restored
-        row = _evaluate(run, state, lambda done, total: None)
+        row = _evaluate(run, state, lambda what, done, total: None)
         print(json.dumps({"step": step, "split": "eval", **row}))
     return 0
 
@@ -304,7 +306,9 @@ def _loop(
             row = _evaluate(
                 run,
                 state,
-                lambda done, total: console.within_step(f"step {step}: evaluation {done}/{total}"),
+                lambda what, done, total: console.within_step(
+                    f"step {step}: {what} {done}/{total}"
+                ),
             )
             reporter.eval_row(step, row)
 

@@ -8,6 +8,7 @@ What needs a bucket, the Hub or a program of others is left out here: `tests/tes
 import json
 import shutil
 
+import grain  # noqa: F401  (its flags stay)
 import jax
 import published
 import published_tokenizers
@@ -65,6 +66,8 @@ def place(tmp_path_factory):
     (root / "books").mkdir()
     (root / "books" / "one.txt").write_text(rows[1])
     (root / "lines.jsonl").write_text('{"text": "A line."}\n')
+    held_out = "".join(f"{json.dumps({'text': text})}\n" for text in rows[:20])
+    (root / "held_out.jsonl").write_text(held_out)
     for folder in ("configs", "tools"):
         (root / folder).symlink_to(ROOT / folder)
     with pytest.MonkeyPatch.context() as patch:

@@ -53,6 +53,11 @@ def check(config: Config) -> None:
     module = OBJECTIVES[name]
     if module.ARCHITECTURE is None:
         for part, _ in module.parts(config):
+            if is_labelled(part):
+                raise UserError(
+                    f"config.objective.mixture has {part.objective.name!r}, which takes labelled "
+                    "examples, no text; fine-tune with it by itself"
+                )
             check(part)
     elif architecture != module.ARCHITECTURE:
         fitting = [other for other, m in OBJECTIVES.items() if architecture == m.ARCHITECTURE]

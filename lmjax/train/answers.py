@@ -52,32 +52,46 @@ class Answering:
       config: of the run.
       encoder: of its text.
       predict: (parameters, device batch) -> logits; where the head says the answers.
-      write: (parameters, prompts) -> ids of the answers; where the model writes them.
+      write: (parameters, prompts, progress) -> ids of the answers; where the model writes them.
       place: host batch -> device batch.
     """
 
     config: Config
     encoder: Encoder
     predict: Callable[[Any, dict[str, jax.Array]], jax.Array]
-    write: Callable[[Any, Sequence[np.ndarray]], Sequence[np.ndarray]] | None
+    write: Callable[..., Sequence[np.ndarray]] | None
     place: Callable[[dict], dict[str, jax.Array]]
 
-    def __call__(self, params: Any, batches: EvalBatches) -> list[Answer]:
-        """The answers to all examples of `batches`, in their order."""
+    def __call__(
+        self,
+        params: Any,
+        batches: EvalBatches,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> list[Answer]:
+        """The answers to all examples of `batches`, in their order.
+
+        Args:
+          params: of the model.
+          batches: held-out chunks.
+          progress: told now and then (how many are answered, of how many).
+        """
         asked = list(_examples(batches))
         outputs: Iterator[np.ndarray]
         if self.write is None:
-            outputs = self._logits(params, batches)
+            outputs = self._logits(params, batches, progress)
         else:
             prompts = [rows.objective.prompt(rows.examples[i]) for rows, i in asked]
-            outputs = iter(self.write(params, prompts))
+            outputs = iter(self.write(params, prompts, progress))
         return [
             self._answer(rows, rows.examples[i], rows.store.origin(i), output)
             for (rows, i), output in zip(asked, outputs, strict=True)
         ]
 
-    def _logits(self, params: Any, batches: EvalBatches) -> Iterator[np.ndarray]:
+    def _logits(
+        self, params: Any, batches: EvalBatches, progress: Callable[[int, int], None]
+    ) -> Iterator[np.ndarray]:
         for chunk in range(len(batches)):
+            progress(chunk, len(batches))
             batch = batches(chunk)
             logits_BPC = np.asarray(self.predict(params, self.place(device_fields(batch))))
             for slot, _ in _real_rows(batches, batch):
@@ -116,7 +130,9 @@ def make(program: Program, tokenizer: AnyTokenizer) -> Answering | None:
             forced_first_id=tokenizer.bos_id if program.config.objective.begins_with_bos else None,
             allowed=Prompts.of(program.config, tokenizer, None).allowed(),
         )
-        write = lambda params, prompts: [found.ids for found in generator(params, prompts)]
+        write = lambda params, prompts, progress: [
+            found.ids for found in generator(params, prompts, progress=progress)
+        ]
     return Answering(program.config, TextEncoder(tokenizer), predict, write, program.place)
 
 

@@ -59,16 +59,9 @@ def with_model(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
     """A config file's fields that name no family, over the model of the run that it starts from.
 
     Raises:
-      UserError: examples are to be learned, and there is no such run.
+      UserError: there is no such run.
     """
-    flat = fields_lib.flatten(raw) | dict(overrides)
-    path, name = flat.get("train.init_from"), flat.get("objective.name")
-    if path is None and name in objectives.LABELLED:
-        raise UserError(
-            f"config.objective.name={name!r} needs a trained model, or its shape and tokenizer at "
-            "least; set train.init_from to the workdir of its run (with train.init_weights=False "
-            "for fresh weights)"
-        )
+    path = (fields_lib.flatten(raw) | dict(overrides)).get("train.init_from")
     if path is None:
         return raw
     source = source_config(path)
