@@ -145,6 +145,10 @@ class ModelConfig(Section):
         False, "a bias of the logits that is never trained (BART: zeros, unless imported)"
     )
     scale_logits: bool = fixed(False, "multiply what goes into the projection by hidden_size^-1/2")
+    classifier_pooling: Literal["first", "mean"] = fixed(
+        "first",
+        "'pooled' head: the first token stands for the text, or the mean of all (ModernBERT)",
+    )
     dropout: float = fixed(0.0, "rate at embedding, attention and residual sums", ge=0, lt=1)
     init: Literal["normal", "truncated_normal", "fan_in"] = fixed(
         "normal",

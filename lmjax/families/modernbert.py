@@ -39,6 +39,7 @@ BASE: dict[str, Any] = {
     "tie_embeddings": True,
     "head": "mlm",
     "classifier_transform": True,
+    "classifier_pooling": "mean",
     "init": "truncated_normal",
     "init_std": 0.02,
     "init_residual_scale": True,
@@ -107,6 +108,7 @@ def _read(config: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
     )
     if whole["rope_factor"] != 1 or local["rope_factor"] != 1:
         raise UserError("config.json: stretched rotations of a modernbert are not supported")
+    whole["classifier_pooling"] = "mean" if config.get("classifier_pooling") == "mean" else "first"
     if every == 1:
         return whole | {"window": None, "global_every": None, "rope_local_theta": None}
     return whole | {"global_every": every, "rope_local_theta": local["rope_theta"]}
@@ -127,7 +129,7 @@ def _write(model: ModelConfig, ids: Ids) -> dict[str, Any]:
         "global_rope_theta": model.rope_theta,
         "local_rope_theta": local_theta,
         "classifier_activation": activation_name(model),
-        "classifier_pooling": "cls",
+        "classifier_pooling": {"first": "cls", "mean": "mean"}[model.classifier_pooling],
         "embedding_dropout": model.dropout,
         "attention_dropout": model.dropout,
     }

@@ -269,6 +269,8 @@ def essence(model: ModelConfig) -> dict[str, Any]:
     facts = {name: value_of(model, name) for name in _ALWAYS}
     if model.has_transform:
         facts["use_bias"] = model.use_bias
+    if model.head == "pooled":
+        facts["classifier_pooling"] = model.classifier_pooling
     if model.architecture == "encoder_decoder":
         facts["num_encoder_layers"] = model.encoder_layers
     if model.position == "learned":

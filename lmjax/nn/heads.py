@@ -35,6 +35,13 @@ def predicted(hidden_BTD: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Arra
     return jnp.take_along_axis(hidden_BTD, batch["predict_at"][:, :, None], axis=1)
 
 
+def mean(hidden_BTD: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
+    """Mean hidden state of a row's tokens, special ones among them, hidden_B1D."""
+    real_BT1 = (segment_ids_BT > 0)[:, :, None].astype(hidden_BTD.dtype)
+    count_B11 = jnp.maximum(jnp.sum(real_BT1, axis=1, keepdims=True), 1)
+    return jnp.sum(hidden_BTD * real_BT1, axis=1, keepdims=True) / count_B11
+
+
 class Projection(nn.Module):
     """Untied vocabulary projection without bias; a tied one is `Embed.attend`."""
 

@@ -106,10 +106,13 @@ class Model(nn.Module):
 
         Args:
           hidden_BTD: from `trunk`.
-          batch: `predict_at`, where only some positions predict; `segment_ids` for a span.
+          batch: `predict_at`, where only some positions predict; `segment_ids` for spans and means.
           deterministic: as in `trunk`.
         """
-        hidden_BPD = heads.predicted(hidden_BTD, batch)
+        if self.config.head == "pooled" and self.config.classifier_pooling == "mean":
+            hidden_BPD = heads.mean(hidden_BTD, batch["segment_ids"])
+        else:
+            hidden_BPD = heads.predicted(hidden_BTD, batch)
         if self.config.predicts_tokens:
             return self.head(hidden_BPD)
         logits_BPC = self.classify(hidden_BPD, deterministic=deterministic)

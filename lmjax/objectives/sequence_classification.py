@@ -1,7 +1,8 @@
 """Sequence classification: a class for a text, or for a pair of texts.
 
 Devlin et al. 2019 (BERT), section 4.1: the state of the first token, bos, goes through a layer with
-tanh and to the classes. ModernBERT's has the layer of masked LM in its place (Warner et al. 2024).
+tanh and to the classes. ModernBERT's has the layer of masked LM in its place, over the mean of all
+tokens (Warner et al. 2024, the config.json of their release).
 
     {"text": "What a good film.", "label": "pos"}
     {"text": "It rains.", "text_pair": "It is wet outside.", "label": "entailment"}
