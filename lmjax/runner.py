@@ -130,9 +130,7 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
     start_lib.check_data(run.config, imported)
     stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
     start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
-    config = setup.resolve(
-        run.config, stores.tokenizer.config["requested_vocab_size"], stores.labels(run.config)
-    )
+    config = _resolved(run.config, stores)
     ids = setup.make_ids(config, stores.tokenizer)
     program = setup.make_program(config, ids=ids)
     data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
@@ -149,6 +147,12 @@ def _prepared(folder: Workdir, run: RunConfig) -> Iterator[_Run]:
             yield _Run(folder, program, ids.pieces, data, steps, answering, checkpoints)
     finally:
         checkpoints.close()
+
+
+def _resolved(config: Config, stores: data_lib.Stores) -> Config:
+    """The config with what only its data says: how many ids there are, and which classes."""
+    size = stores.tokenizer.config["requested_vocab_size"]
+    return setup.resolve(config, size, stores.labels(config))
 
 
 def _check_hosts(config: Config) -> None:
@@ -366,9 +370,7 @@ def train_batches(request: Request) -> tuple[Config, pipeline.TrainBatches, data
     """The batches a run would see, all rows of each, without a model or a device."""
     config = _run_config(request).config
     stores = data_lib.open_stores(start_lib.with_own_tokenizer(config, request.workdir))
-    config = setup.resolve(
-        config, stores.tokenizer.config["requested_vocab_size"], stores.labels(config)
-    )
+    config = _resolved(config, stores)
     objective = objectives.make(config, setup.make_ids(config, stores.tokenizer))
     return config, data_lib.all_train_batches(config, stores, objective), stores
 

@@ -81,7 +81,7 @@ def measure(predictions: Sequence[str], references: Sequence[str]) -> list[measu
 def describe(config: Config) -> Description:
     """What it says of itself."""
     prefix = config.objective.prefix
-    behind = f", which follows {prefix!r}" if prefix else ""
+    behind = labelled.behind(prefix)
     return Description(
         name="completion",
         how=f"each token of the answer is predicted from the prompt{behind} and what is before it",

@@ -162,3 +162,8 @@ def saying(targets_P: Sequence[int], weights_P: Sequence[float] | None = None) -
 def frame(config: Config) -> Frame:
     """Names of the special tokens around a text."""
     return (("bos",) if config.objective.begins_with_bos else (), ("eos",))
+
+
+def behind(prefix: str) -> str:
+    """What a description adds of the text in front of every prompt."""
+    return f", which follows {prefix!r}" if prefix else ""

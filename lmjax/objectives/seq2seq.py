@@ -82,7 +82,7 @@ def measure(predictions: Sequence[str], references: Sequence[str]) -> list[measu
 def describe(config: Config) -> Description:
     """What it says of itself."""
     prefix = config.objective.prefix
-    behind = f", which follows {prefix!r}" if prefix else ""
+    behind = labelled.behind(prefix)
     return Description(
         name="sequence to sequence",
         how=f"the decoder writes the target of the source that the encoder reads{behind}",
