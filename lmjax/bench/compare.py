@@ -19,10 +19,8 @@ from lmjax.bench.baselines import BASELINES
 from lmjax.config import Config
 from lmjax.data import labelled
 from lmjax.errors import UserError
-from lmjax.objectives.measures import Measure, draws
+from lmjax.objectives.measures import Measure, draws, percentiles
 from lmjax.train import answers, workdir
-
-_LOW, _HIGH = 2.5, 97.5
 
 
 @dataclass(frozen=True)
@@ -128,14 +126,14 @@ def lines(groups: Mapping[str, Sequence[Answers]]) -> list[Line]:
         for group, runs in measured.items():
             resampled_R = np.mean([run[name].resampled(counts_RN) for run in runs], axis=0)
             values = tuple(run[name].value for run in runs)
-            low, high = np.percentile(resampled_R, (_LOW, _HIGH))
+            low, high = percentiles(resampled_R)
             lead = None
             if first is None:
                 first = np.mean(values), resampled_R
             else:
-                ends = np.percentile(first[1] - resampled_R, (_LOW, _HIGH))
-                lead = (float(first[0] - np.mean(values)), float(ends[0]), float(ends[1]))
-            found.append(Line(group, name, values, float(low), float(high), lead))
+                ends = percentiles(first[1] - resampled_R)
+                lead = (float(first[0] - np.mean(values)), *ends)
+            found.append(Line(group, name, values, low, high, lead))
     return found
 
 

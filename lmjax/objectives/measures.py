@@ -51,10 +51,16 @@ class Measure:
         """The measure of resamples that have each item so many times, float64 [R]."""
         return np.asarray(self.of_sums(counts_RN @ self.numbers_NS))
 
-    def interval(self) -> tuple[float, float]:
-        """Ends of the 95 % interval, by the percentiles of a bootstrap over items."""
-        low, high = np.percentile(self.resampled(draws(len(self.numbers_NS))), (_LOW, _HIGH))
-        return float(low), float(high)
+    def interval(self, counts_RN: np.ndarray | None = None) -> tuple[float, float]:
+        """Ends of the 95 % interval of a bootstrap over items; None: of `draws`."""
+        counts_RN = draws(len(self.numbers_NS)) if counts_RN is None else counts_RN
+        return percentiles(self.resampled(counts_RN))
+
+
+def percentiles(value_R: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95 % interval of resampled values."""
+    low, high = np.percentile(value_R, (_LOW, _HIGH))
+    return float(low), float(high)
 
 
 def draws(num_items: int, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -67,8 +73,9 @@ def draws(num_items: int, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> 
 def row(measures: Sequence[Measure]) -> dict[str, float]:
     """Fields of a row of metrics: each measure, and its interval as NAME_low and NAME_high."""
     found: dict[str, float] = {}
+    counts_RN = draws(len(measures[0].numbers_NS))
     for measure in measures:
-        low, high = measure.interval()
+        low, high = measure.interval(counts_RN)
         found |= {measure.name: measure.value, f"{measure.name}_low": low}
         found |= {f"{measure.name}_high": high}
     return found
