@@ -248,7 +248,8 @@ def from_run(program: Program) -> tuple[TrainState, str]:
         if not train.init_optimizer:
             fresh = _fresh(program.config.model, theirs.model)
             state = _around_weights(checkpoints, step, program, fresh)
-            said += f"; fresh: {', '.join(sorted(fresh))}" * bool(fresh)
+            parts = sorted({name.split("/")[0] for name in fresh})
+            said += f"; fresh: {', '.join(parts)}" * bool(parts)
         elif checkpoints.meta(step).get("weights_only"):
             raise UserError(
                 f"config.train.init_optimizer=True, but {train.init_from} holds weights alone, no "
