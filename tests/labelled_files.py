@@ -3,13 +3,14 @@
 import json
 import random
 import re
+from pathlib import Path
 
 import small_run
 from small_run import CORPUS
 
 from lmjax import runner
 
-CONFIGS = CORPUS.parents[2] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = {
     "train.num_steps": 8,
     "train.global_batch_size": 8,
