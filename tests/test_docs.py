@@ -46,9 +46,19 @@ FAMILY = {"encoder": "bert", "decoder": "gpt2", "encoder_decoder": "t5"}
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 # Programs of others that a page may call.
-PROGRAMS = {"aws", "bash", "cd", "echo", "export", "gcloud", "git", "hf", "jupyter", "ls", "mkdir"}
-PROGRAMS |= {"pip", "pre-commit", "printf", "pytest", "ruff", "sha256sum", "sleep", "sphinx-build"}
-PROGRAMS |= {"tensorboard", "tmux"}
+PROGRAMS = {"aws", "bash", "cd", "echo", "export", "gcloud", "git", "head", "hf", "jupyter", "ls"}
+PROGRAMS |= {
+    "mkdir",
+    "pip",
+    "pre-commit",
+    "printf",
+    "pytest",
+    "ruff",
+    "sha256sum",
+    "sleep",
+    "sphinx-build",
+}
+PROGRAMS |= {"tail", "tensorboard", "tmux"}
 SHELL_WORDS = {"until", "while", "do", "done", "nohup"}
 
 FIELDS = fields_lib.field_names()

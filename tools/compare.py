@@ -13,6 +13,7 @@ from lmjax import cli
 
 _RUNS = flags.DEFINE_multi_string("runs", None, "NAME=WORKDIR[,WORKDIR...]; several times.")
 _BASELINES = flags.DEFINE_bool("baselines", True, "Whether the task's plain baselines are added.")
+_MEASURES = flags.DEFINE_list("measures", None, "Measures to print; default: all there are.")
 _OUTPUT = flags.DEFINE_string("output", None, "File or URL that gets all numbers as JSON.")
 flags.mark_flag_as_required("runs")
 
@@ -37,7 +38,12 @@ def main() -> None:
     if _BASELINES.value:
         groups |= compare.baselines(next(iter(groups.values()))[0])
     found = compare.lines(groups)
-    print(compare.markdown(found))
+    known = list(dict.fromkeys(line.measure for line in found))
+    wanted = known if _MEASURES.value is None else _MEASURES.value
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"--measures={name}: these runs have {', '.join(known)}")
+    print(compare.markdown([line for line in found if line.measure in wanted]))
     if _OUTPUT.value:
         lines = [dataclasses.asdict(line) | {"mean": line.mean} for line in found]
         paths.write_bytes(_OUTPUT.value, (json.dumps(lines, indent=2) + "\n").encode())

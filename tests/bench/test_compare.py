@@ -106,6 +106,15 @@ def test_the_tool_prints_a_table_and_writes_all_numbers(groups, tmp_path):
     assert "write NAME=DIR,DIR" in wrong.err
 
 
+def test_the_tool_prints_the_measures_that_are_asked_for(groups):
+    arguments = [f"--runs={name}={','.join(paths)}" for name, paths in groups.items()]
+    done = tool_run.run("compare", *arguments, "--nobaselines", "--measures=f1")
+    assert done.out.startswith("|  | f1 | lead over it |\n"), done.err
+    wrong = tool_run.run("compare", *arguments, "--nobaselines", "--measures=bleu")
+    assert wrong.code != 0
+    assert "--measures=bleu: these runs have accuracy, f1" in wrong.err
+
+
 def test_tfidf_learns_words():
     texts = ["good fine", "bad poor", "fine day", "poor show"] * 5
     train = [{"text": t, "label": LABELS[i % 2 == 0]} for i, t in enumerate(texts)]
