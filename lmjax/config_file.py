@@ -89,7 +89,7 @@ def make(raw: dict[str, Any], overrides: dict[str, Any]) -> Config:
             "for fresh weights)"
         )
     resolved = families.resolve(fields_lib.unflatten(flat))
-    if head := objectives.head(name):
+    if isinstance(name, str) and (head := objectives.head(name)):
         resolved["model"]["head"] = head
     config = fields_lib.from_dict(resolved)
     objectives.check(config)

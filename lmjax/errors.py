@@ -8,3 +8,10 @@ lines print it as it stands and leave with exit code 1; any other exception is e
 
 class UserError(Exception):
     """A mistake or a condition that the user can mend; its text is one line of cause and fix."""
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says against a file, in one short line."""
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    return " ".join(str(error).split())[:200] or type(error).__name__

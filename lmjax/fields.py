@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pydantic
 
+from lmjax import redact
 from lmjax.config import Config, Section
 from lmjax.errors import UserError
 
@@ -100,16 +101,26 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+
+
 def from_dict(raw: Mapping[str, Any]) -> Config:
     """Checks a nested mapping of fields and lays it over the defaults.
 
     Raises:
-      UserError: on an unknown name (with the nearest one), a wrong type, a value out of range or
-        an impossible combination; one line, naming the field and the value.
+      UserError: on an unknown name (with the nearest one), a wrong type, a value out of range,
+        an impossible combination or a URL with credentials; one line, naming field and value.
     """
     flat = flatten(raw)
-    for name in flat:
+    for name, value in flat.items():
         check_name(name)
+        for text in _texts(value):
+            redact.check_url(text, f"config.{name}")
     try:
         return Config.model_validate(unflatten({k: _tuples(v) for k, v in flat.items()}))
     except pydantic.ValidationError as error:
@@ -128,7 +139,8 @@ def _describe(error: pydantic.ValidationError) -> str:
     field = ".".join(parts)
     got = first["input"]
     fix = "" if ";" in message else "; --help_config lists all fields with their defaults"
-    return f"config.{field}={got!r} ({type(got).__name__}): {message[:1].lower()}{message[1:]}{fix}"
+    said = f"{got!r:.200} ({type(got).__name__})"
+    return f"config.{field}={said}: {message[:1].lower()}{message[1:]}{fix}"
 
 
 def replace(config: Config, changes: Mapping[str, Any]) -> Config:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import fsspec
 
+from lmjax import confine, redact
 from lmjax.errors import UserError
 
 # epath would prefer TensorFlow's file system wherever TensorFlow happens to be installed.
@@ -49,8 +50,9 @@ def filesystem(url: str | os.PathLike) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL, without a cache of listings, and the path in it.
 
     Raises:
-      UserError: an unknown scheme, or its client is not installed.
+      UserError: an unknown scheme, its client is not installed, or the URL holds credentials.
     """
+    redact.check_url(url)
     with errors(url):
         return fsspec.core.url_to_fs(os.fspath(url), use_listings_cache=False)
 
@@ -107,17 +109,34 @@ def explain(url: str | os.PathLike, error: Exception) -> str:
     )
 
 
-def read_bytes(path: str | os.PathLike) -> bytes | None:
-    """The content of a local or remote file; None where there is none."""
+def read_bytes(path: str | os.PathLike, max_bytes: int | None = None) -> bytes | None:
+    """The content of a local or remote file; None where there is none.
+
+    Raises:
+      UserError: it is larger than `max_bytes`, and is then not read; or it cannot be reached.
+    """
     if not is_remote(path):
         file = Path(path).expanduser()
-        return file.read_bytes() if file.is_file() else None
+        if not file.is_file():
+            return None
+        _check_size(path, file.stat().st_size, max_bytes)
+        return file.read_bytes()
     fs, name = filesystem(path)
     with errors(path):
         try:
+            if max_bytes is not None:
+                _check_size(path, fs.size(name) or 0, max_bytes)
             return fs.cat_file(name)
         except FileNotFoundError:
             return None
+
+
+def _check_size(path: str | os.PathLike, num_bytes: int, most: int | None) -> None:
+    if most is not None and num_bytes > most:
+        raise UserError(
+            f"{os.fspath(path)}: {num_bytes:,} bytes are more than such a file has (at most "
+            f"{most:,}); copy it again"
+        )
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
@@ -173,9 +192,14 @@ def find(url: str) -> list[str]:
 
 
 def download(url: str, folder: str | os.PathLike, names: Sequence[str]) -> None:
-    """Copies files below `url` to the same names below a local folder."""
+    """Copies files below `url` to the same names below a local folder.
+
+    Raises:
+      UserError: a name leads out of the folder, or a file cannot be fetched.
+    """
     fs, root = filesystem(url)
     for name in names:
+        confine.check_below(name, os.fspath(url))
         target = os.path.join(folder, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with errors(join(url, name)):
@@ -188,6 +212,17 @@ def upload(folder: str | os.PathLike, url: str, names: Sequence[str]) -> None:
     for name in names:
         with errors(join(url, name)):
             fs.put_file(os.path.join(folder, name), join(root, name))
+
+
+def move(old: str, new: str) -> None:
+    """Renames a local file or folder, or copies and deletes a remote one; nothing, if not there."""
+    if not is_remote(old):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(old, new)
+        return
+    fs, source = filesystem(old)
+    with errors(old), contextlib.suppress(FileNotFoundError):
+        fs.mv(source, filesystem(new)[1], recursive=True)
 
 
 def remove(url: str) -> None:

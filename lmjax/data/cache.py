@@ -23,7 +23,7 @@ from etils import epath
 from lmjax import paths
 from lmjax.data import files as files_lib
 from lmjax.data import prepare as prepare_lib
-from lmjax.data import progress, staging, store, tokenizer_training
+from lmjax.data import progress, staging, store, tokenizer_training, verify
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.errors import UserError
 
@@ -79,7 +79,7 @@ def ensure_store(
     output = os.path.join(os.path.expanduser(cache_dir), "stores", _key({**text, **identity}))
     if store.is_store(output):
         log(f"using the tokens of {path} prepared before: {output}")
-        return output
+        return _existing(output, tokenizer_path)
     log(f"tokenising {path} (once; kept in {output})")
     with progress.shown("tokenising", log) as show:
         manifest = prepare_lib.prepare(
@@ -230,6 +230,7 @@ def _prepared(path: str, cache_dir: str, log: Log) -> str | None:
 
 def _existing(path: str, tokenizer_path: str | None) -> str:
     manifest, _ = store.read_manifest(path)
+    verify.check_tokenizer(path, manifest)
     if tokenizer_path is not None:
         sha256 = tokenizer_lib.load(tokenizer_path).sha256
         if sha256 != manifest["tokenizer"]["sha256"]:

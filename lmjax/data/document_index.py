@@ -15,20 +15,26 @@ import weakref
 
 import numpy as np
 
+from lmjax.data import npy
 from lmjax.errors import UserError
 
 DTYPE = np.dtype("<u8")
 _MAPPED_DOCUMENTS = 1 << 23  # 64 MiB
 _PAGE = 1024  # documents of one read
+_AGAIN = "copy the store again"
 
 
 class DocumentIndex:
     """Finds the documents of windows. Threads may share it."""
 
     def __init__(self, file: str, num_documents: int, num_tokens: int) -> None:
-        """`file` is the .npy of the starts; the last document ends at `num_tokens`."""
+        """`file` is the .npy of the starts; the last document ends at `num_tokens`.
+
+        Raises:
+          UserError: it is damaged.
+        """
         self._file, self._num_documents, self._num_tokens = file, num_documents, num_tokens
-        starts = np.load(file, mmap_mode="r", allow_pickle=False)
+        starts = npy.mapped(file, DTYPE, num_documents, _AGAIN)
         self._mapped = starts if num_documents <= _MAPPED_DOCUMENTS else None
         if self._mapped is None:
             self._offset, self._descriptor = starts.offset, os.open(file, os.O_RDONLY)
@@ -56,6 +62,8 @@ class DocumentIndex:
         first_B = np.searchsorted(starts, start_B.astype(DTYPE), side="right") - 1
         next_B = np.searchsorted(starts, end_B.astype(DTYPE), side="left")
         num_B = np.maximum(next_B - first_B - 1, 0)
+        if (num_B > np.maximum(end_B - start_B, 0)).any():  # documents have a token at least
+            raise self.out_of_order()
         nth = np.arange(num_B.sum()) - np.repeat(np.cumsum(num_B) - num_B, num_B)
         return first_B, num_B, starts[np.repeat(first_B, num_B) + 1 + nth].astype(np.int64)
 
@@ -71,6 +79,8 @@ class DocumentIndex:
         pages = [page[first + 1 :]]
         stop = begin + len(page)
         while page[-1] < end and stop < self._num_documents:
+            if stop - begin > end - start + 2 * _PAGE:  # documents have a token at least
+                raise self.out_of_order()
             page = self._read(stop, stop + _PAGE)
             pages.append(page)
             stop += len(page)
@@ -89,14 +99,16 @@ class DocumentIndex:
             first, last = int(page[0]), int(page[-1])
             if position < first:
                 if begin == low:
-                    raise UserError(
-                        f"{self._file}: document starts are out of order; copy the store again"
-                    )
+                    raise self.out_of_order()
                 high, high_start = begin, first
             elif position >= last and begin + len(page) < high:
                 low, low_start = begin + len(page) - 1, last
             else:
                 return begin, page
+
+    def out_of_order(self) -> UserError:
+        """To raise where the file makes no sense."""
+        return UserError(f"{self._file}: document starts are out of order; {_AGAIN}")
 
     def _read(self, begin: int, end: int) -> np.ndarray:
         size = (min(end, self._num_documents) - begin) * DTYPE.itemsize

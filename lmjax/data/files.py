@@ -155,6 +155,9 @@ def open_bytes(file: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     Yields:
       (content, raw): the decompressed stream, and the file itself, whose `tell()` says how far
       reading has come on disk. Both are the same object where nothing is compressed.
+
+    Raises:
+      OSError, EOFError: it cannot be opened, or is no compressed stream though its name says so.
     """
     compression = COMPRESSIONS.get(os.path.splitext(file)[1].lower())
     with _open(file) as raw:
@@ -162,7 +165,10 @@ def open_bytes(file: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             yield raw, raw
         else:
             with pa.input_stream(raw, compression=compression) as stream:
-                yield io.BufferedReader(stream, _BUFFER_BYTES), raw
+                content = io.BufferedReader(stream, _BUFFER_BYTES)
+                if not content.peek(1) and not raw.tell():
+                    raise EOFError("it is empty")  # which no compressed stream is
+                yield content, raw
 
 
 def _open(file: str) -> contextlib.AbstractContextManager[BinaryIO]:

@@ -26,8 +26,8 @@ import tokenizers
 from lmjax import paths
 from lmjax.batch import Ids
 from lmjax.data import files as files_lib
-from lmjax.data import tokenizer_folder
-from lmjax.errors import UserError
+from lmjax.data import json_value, tokenizer_folder
+from lmjax.errors import UserError, reason
 
 # Callers have threads of their own, one per chunk of text; the library reads this at each call.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -102,12 +102,20 @@ class JsonTokenizer:
         self.kind = _kind(document, encoder)
         if self.kind not in KINDS:
             raise UserError(f"{MAIN_FILE} is {self.kind}; supported are {', '.join(KINDS)}")
+        if (
+            self.kind == WORDPIECE
+            and encoder.token_to_id(unknown := encoder.model.unk_token) is None
+        ):
+            raise ValueError(
+                f"{MAIN_FILE}: no piece is {unknown!r:.40}, which unknown words become"
+            )
         special = _named(published, encoder) if special is None else special
         named = {name: special.get(name) for name in SPECIAL}
         self.published_files = dict(published)
         self._encoder = _prepared(encoder, self.kind, document, set(named.values()))
         self._vocab = {i: t for t, i in encoder.get_vocab(with_added_tokens=True).items()}
         self.vocab_size = 1 + max(self._vocab, default=-1)
+        tokenizer_folder.check_num_ids(self.vocab_size)
         for name, token in named.items():
             if token is not None and not (type(token) is int and 0 <= token < self.vocab_size):
                 raise ValueError(f"special id {name}={token!r} is outside [0, {self.vocab_size})")
@@ -419,9 +427,9 @@ def _content(token: Any, key: str) -> str | None:
 
 def _parsed(published: Mapping[str, bytes], file: str) -> dict[str, Any]:
     try:
-        content = json.loads(published[file])
+        content = json_value.parse(published[file])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{file}: {reason(error)}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: no JSON object")
     return content

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ from lmjax.data import files as files_lib
 from lmjax.data import json_lines
 from lmjax.data.text import file_errors, normalise
 from lmjax.data.tokenizer import AnyTokenizer
-from lmjax.errors import UserError
+from lmjax.errors import UserError, reason
 
 Record = dict[str, Any]
 Log = Callable[[str], None]
@@ -106,11 +106,22 @@ def _records(file: str) -> Iterator[tuple[int, Record]]:
         raise UserError(f"{file}: no labelled examples; give JSON lines (.jsonl) or .parquet")
     with file_errors(file), files_lib.open_bytes(file) as (content, _):
         if kind == ".parquet":
-            rows = pq.ParquetFile(content).iter_batches()
-            yield from enumerate(row for batch in rows for row in batch.to_pylist())
+            yield from _parquet_rows(file, content)
             return
         for number, _, record in json_lines.records(file, content):
             yield number - 1, record
+
+
+def _parquet_rows(file: str, content: BinaryIO) -> Iterator[tuple[int, Record]]:
+    first = 0
+    for batch in pq.ParquetFile(content, page_checksum_verification=True).iter_batches():
+        try:
+            rows = batch.to_pylist()
+        except (ValueError, ArithmeticError) as error:  # not UTF-8; a date that Python lacks
+            why = f"rows {first} to {first + len(batch) - 1} hold what cannot be read"
+            raise UserError(f"{file}: {why} ({reason(error)}); mend them") from error
+        yield from enumerate(rows, first)
+        first += len(rows)
 
 
 def hold_out(examples: LabelledSet, fraction: float) -> tuple[LabelledSet, LabelledSet]:

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lmjax import confine
 from lmjax.batch import Objective
 from lmjax.data import files as files_lib
 from lmjax.data import progress
@@ -91,22 +92,33 @@ class Plan:
     """A finished plan, opened for reading; pickles by its path."""
 
     def __init__(self, path: str) -> None:
-        """Raises UserError if a file of it is missing or cut short."""
+        """Raises UserError if it is damaged; files above 64 MiB are not read to find that out."""
         self.path = path
         with open(os.path.join(path, _META), "rb") as stream:
             content = stream.read()
         self.sha256 = hashlib.sha256(content).hexdigest()
-        meta = json.loads(content)
-        self.num_rows: int = meta["num_rows"]
-        self.fill: float = meta["fill"]
-        for entry in meta["files"].values():
-            file = os.path.join(path, entry["file"])
-            if not os.path.isfile(file) or os.path.getsize(file) != entry["bytes"]:
-                raise UserError(f"{file}: not as it was written; delete {path} to plan anew")
-        self._columns = {
-            name: _Column(os.path.join(path, entry["file"]), _DTYPES[name])
-            for name, entry in meta["files"].items()
-        }
+        try:
+            meta = json.loads(content)
+            self.num_rows, self._num_parts = (int(meta[k]) for k in ("num_rows", "num_parts"))
+            self.fill = float(meta["fill"])
+            hashes = {name: meta["files"][name]["sha256"] for name in _DTYPES}
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            raise self._damaged(_META) from None
+        lengths = {"start": self._num_parts, "length": self._num_parts, "first": self.num_rows + 1}
+        files = {name: os.path.join(path, _column_file(name)) for name in lengths}
+        for name, file in files.items():
+            size = lengths[name] * _DTYPES[name].itemsize
+            if not os.path.isfile(file) or os.path.getsize(file) != size:
+                raise self._damaged(_column_file(name))
+            if size <= _MAPPED_BYTES and files_lib.sha256(file) != hashes[name]:
+                raise self._damaged(_column_file(name))
+        self._columns = {name: _Column(file, _DTYPES[name]) for name, file in files.items()}
+
+    def _damaged(self, file: str) -> UserError:
+        return UserError(
+            f"{os.path.join(self.path, file)}: not as it was written; delete {self.path} to plan "
+            "anew"
+        )
 
     def __reduce__(self) -> tuple:
         return Plan, (self.path,)
@@ -120,18 +132,27 @@ class Plan:
         Returns:
           int64 [D] each: which of the B rows a part is in, where it starts in the stream, its
           tokens.
+
+        Raises:
+          UserError: the plan is damaged.
         """
         row_B = np.asarray(row_B, np.int64)
         real_B = row_B < self.num_rows
         begin_B = np.where(real_B, row_B, 0)
         bounds_B2 = self._columns["first"].slices(begin_B, np.full_like(row_B, 2)).reshape(-1, 2)
         first_B, num_B = bounds_B2[:, 0], np.where(real_B, np.diff(bounds_B2)[:, 0], 0)
+        if (first_B < 0).any() or (num_B < 0).any() or (first_B + num_B > self._num_parts).any():
+            raise self._damaged(_column_file("first"))
         slot_D = np.repeat(np.arange(len(row_B)), num_B)
         return (
             slot_D,
             self._columns["start"].slices(first_B, num_B),
             self._columns["length"].slices(first_B, num_B),
         )
+
+
+def _column_file(name: str) -> str:
+    return f"{name}.bin"
 
 
 class _Column:
@@ -181,6 +202,9 @@ def ensure(
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     root = store.path if os.access(store.path, os.W_OK) else os.path.expanduser(cache_dir)
     folder = os.path.join(root, _FOLDER, key)
+    if root == store.path:  # which others may have made
+        confine.inside(root, _FOLDER)
+        confine.check_links(os.path.join(root, _FOLDER))
     if not os.path.exists(os.path.join(folder, _META)):
         with files_lib.writing(folder):
             os.makedirs(folder, exist_ok=True)
@@ -196,7 +220,7 @@ def _make(
     num_parts = num_rows = num_read = 0
     log(f"planning the rows of {store.path}, {store.split} (once; kept in {folder})")
     with files_lib.writing(folder):
-        out = {name: open(os.path.join(folder, f"{name}.bin"), "wb") for name in _DTYPES}  # noqa: SIM115
+        out = {name: open(os.path.join(folder, _column_file(name)), "wb") for name in _DTYPES}  # noqa: SIM115
         try:
             with progress.shown("planning rows", log) as show:
                 for end, (start_K, length_K, row_K) in _planned(store, packing, needs):
@@ -218,7 +242,7 @@ def _make(
         "num_rows": num_rows,
         "num_parts": num_parts,
         "fill": fill,
-        "files": {name: file_entry(folder, f"{name}.bin") for name in _DTYPES},
+        "files": {name: file_entry(folder, _column_file(name)) for name in _DTYPES},
     }
     content = json.dumps(meta, indent=2) + "\n"
     files_lib.write_whole(os.path.join(folder, _META), content.encode())

@@ -24,6 +24,7 @@ from typing import Any
 from lmjax import paths
 from lmjax.data import chunks, journal, store, text, writer
 from lmjax.data import files as files_lib
+from lmjax.data import manifest as manifest_lib
 from lmjax.data import progress as progress_lib
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.errors import UserError
@@ -320,12 +321,14 @@ def _finish(job: _Job, totals: _Totals) -> dict[str, Any]:
             "check the input, text_key and text_split"
         )
     entries = {split: w.finish() for split, w in totals.writers.items()}
-    manifest = {
-        **job.description(),
-        "eval_hash_below": f"{totals.threshold:#x}",
-        "counts": dict(sorted(totals.counts.items())),
-        "splits": {split: entry for split, entry in entries.items() if entry},
-    }
+    manifest = manifest_lib.sealed(
+        {
+            **job.description(),
+            "eval_hash_below": f"{totals.threshold:#x}",
+            "counts": dict(sorted(totals.counts.items())),
+            "splits": {split: entry for split, entry in entries.items() if entry},
+        }
+    )
     folder = os.path.join(job.output, store.TOKENIZER)
     with files_lib.writing(folder):
         os.makedirs(folder, exist_ok=True)

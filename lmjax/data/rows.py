@@ -21,6 +21,7 @@ from lmjax.batch import Batch, Objective, padding_row
 from lmjax.data.plan import Plan
 from lmjax.data.store import Store
 from lmjax.data.windows import Windows
+from lmjax.errors import UserError
 from lmjax.noise import RowNoise
 
 _FEW = 1 << 14  # so few places cost less in one go than sorted by width
@@ -87,7 +88,7 @@ class PlannedRows:
         return self.plan.num_rows
 
     def make(self, seed: int, epoch_R: np.ndarray, row_R: np.ndarray) -> Batch:
-        slot_D, start_D, length_D = self.plan.parts(row_R)
+        slot_D, start_D, length_D = self._parts(row_R)
         padding = padding_row(self.objective)
         batch = {name: np.repeat(field, len(row_R), axis=0) for name, field in padding.items()}
         batches = []
@@ -99,8 +100,19 @@ class PlannedRows:
         return batch
 
     def documents(self, row: int) -> list[int]:
-        _, start_D, _ = self.plan.parts(np.array([row]))
+        _, start_D, _ = self._parts(np.array([row]))
         return self.store.documents_of(start_D).tolist()
+
+    def _parts(self, row_R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Those of the plan, which lies on a disk, if they are parts of this store's rows."""
+        slot_D, start_D, length_D = self.plan.parts(row_R)
+        fits_D = (length_D > 0) & (length_D <= self.objective.window_stride)
+        fits_D &= (start_D >= 0) & (start_D <= self.store.num_tokens - length_D)
+        if not fits_D.all():
+            raise UserError(
+                f"{self.plan.path}: its rows are not those of this store; delete it to plan anew"
+            )
+        return slot_D, start_D, length_D
 
     def _by_width(self, length_D: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (width of window, the parts that it suits): few widths, little padding."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from lmjax import paths
 from lmjax.data import files as files_lib
+from lmjax.data import manifest as manifest_lib
 from lmjax.data import progress, store, tokenizer
 from lmjax.errors import UserError
 
@@ -33,7 +34,7 @@ def fetch(url: str, cache_dir: str, log: Callable[[str], None]) -> str:
       UserError: it cannot be read, is not what its manifest says, or there is no room for it.
     """
     file = paths.join(url, store.MANIFEST)
-    content = paths.read_bytes(file)
+    content = paths.read_bytes(file, manifest_lib.MAX_BYTES)
     if content is None:
         raise UserError(
             f"{url}: not a finished store ({store.MANIFEST} is missing); "
@@ -44,7 +45,7 @@ def fetch(url: str, cache_dir: str, log: Callable[[str], None]) -> str:
     with files_lib.writing(folder):
         os.makedirs(os.path.join(folder, store.TOKENIZER), exist_ok=True)
     with files_lib.locked(folder, f"fetches {url}", log):
-        entries = _entries(url, manifest)
+        entries = _entries(manifest)
         missing = [entry for entry in entries if not _is_there(folder, entry)]
         if store.is_store(folder) and not missing:
             log(f"using the copy of {url} fetched before: {folder}")
@@ -54,12 +55,9 @@ def fetch(url: str, cache_dir: str, log: Callable[[str], None]) -> str:
     return folder
 
 
-def _entries(url: str, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """Name, bytes and SHA-256 of all files that the manifest speaks of."""
-    entries = [e for split in manifest["splits"].values() for e in store.split_files(split)]
-    if outside := [e["file"] for e in entries if os.path.basename(e["file"]) != e["file"]]:
-        raise UserError(f"{url}: its manifest names files elsewhere ({outside[0]}); do not use it")
-    return entries
+    return [e for split in manifest["splits"].values() for e in store.split_files(split)]
 
 
 def _fetch(

@@ -9,8 +9,13 @@ A store is a folder that says all about itself:
   SPLIT.origin.npy         (file uint32, record uint64) [documents], where its text came from
   tokenizer/               the tokenizer of the ids
 
-SPLIT is "train" or "eval". Every document ends with the end token. ArrayRecord checks its chunks
-by hash: of 120 random bit flips in a shard it reported all.
+SPLIT is "train" or "eval". Every document ends with the end token.
+
+What is read is what was written, or an error: ArrayRecord checks its chunks by hash; that a shard
+is the one that the manifest means, and not a file of the same name and size, is seen by a checksum
+of its ends when it is first read; index files are compared with their SHA-256 up to 64 MiB, and the
+manifest has a checksum of itself. In larger index files a flipped bit is for
+`tools/prepare_data.py --verify` to find.
 
 Dimension key: B windows, L tokens of a window.
 """
@@ -21,21 +26,25 @@ import hashlib
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lmjax import paths
 from lmjax.data import files as files_lib
+from lmjax.data import manifest as manifest_lib
+from lmjax.data import npy
 from lmjax.data.document_index import DocumentIndex
 from lmjax.data.shard_readers import ShardReaders
-from lmjax.errors import UserError
+from lmjax.errors import UserError, reason
 
 MANIFEST = "manifest.json"
-_FIELDS = {"splits", "tokenizer", "block_size", "dtype"}  # of the manifest, beside "format"
 TOKENIZER = "tokenizer"
 ORIGIN_DTYPE = np.dtype([("file", "<u4"), ("record", "<u8")])
+_HASHED_BYTES = 1 << 26  # index files up to this are checked whole: 0.1 s
 _MAX_TOKENS_AT_ONCE = 1 << 22  # of blocks in memory while windows are cut from them
 REBUILD = "copy the store again, or delete it and prepare it anew"
 
@@ -57,24 +66,25 @@ def read_manifest(path: str | os.PathLike) -> tuple[dict[str, Any], str]:
             f"{path}: not a prepared store ({MANIFEST} is missing); "
             "run tools/prepare_data.py to its end"
         )
-    with open(file, "rb") as stream:
-        return parse_manifest(stream.read(), file)
+    return parse_manifest(paths.read_bytes(file, manifest_lib.MAX_BYTES) or b"", file)
 
 
 def parse_manifest(content: bytes, file: str) -> tuple[dict[str, Any], str]:
     """(manifest, its SHA-256) from the bytes of `file`.
 
     Raises:
-      UserError: it is damaged or of an unknown format.
+      UserError: it is damaged, of an unknown format, or names files outside of its folder.
     """
     try:
         manifest = json.loads(content)
         version = manifest["format"]
-        if version == 1 and not manifest.keys() >= _FIELDS:
-            raise ValueError("fields are missing")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: damaged; {REBUILD}") from error
-    if version != 1:
+        if version == manifest_lib.FORMAT:
+            manifest_lib.check(manifest)
+    except manifest_lib.OutsideError as error:
+        raise UserError(f"{file}: names files elsewhere ({error}); do not use it") from None
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{file}: damaged ({reason(error)}); {REBUILD}") from error
+    if version != manifest_lib.FORMAT:
         raise UserError(f"{file}: format {version} is unknown here; update lmjax or {REBUILD}")
     return manifest, hashlib.sha256(content).hexdigest()
 
@@ -83,6 +93,11 @@ def file_entry(folder: str, file: str) -> dict[str, Any]:
     """What the manifest says of a file: name, size in bytes, SHA-256."""
     path = os.path.join(folder, file)
     return {"file": file, "bytes": os.path.getsize(path), "sha256": files_lib.sha256(path)}
+
+
+def ends_crc32(first: bytes, last: bytes) -> int:
+    """By what the manifest knows a shard again: its first record and its last."""
+    return zlib.crc32(last, zlib.crc32(first))
 
 
 class Store:
@@ -103,6 +118,7 @@ class Store:
         sizes = [shard["num_blocks"] for shard in self.entry["shards"]]
         self._first_blocks = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self._readers = ShardReaders()
+        self._known: set[int] = set()  # shards that are those of the manifest
 
     @classmethod
     def open(cls, path: str | os.PathLike, split: str) -> Store:
@@ -139,7 +155,7 @@ class Store:
           int32 [B, L].
 
         Raises:
-          UserError: a record is corrupt; names the shard and the record.
+          UserError: a record is corrupt, or a shard is another one; names them.
         """
         start_B, size = _positions(start_B), self.block_size
         blocks_per_window = (length - 2) // size + 2
@@ -168,6 +184,8 @@ class Store:
         first_B, num_B, starts_N = self._index.find(start_B, end_B)
         row = np.repeat(np.arange(len(start_B)), num_B)
         column = starts_N - start_B[row]
+        if ((column < 0) | (column >= length)).any():
+            raise self._index.out_of_order()
         documents_BL = np.zeros((len(start_B), length), np.int64)
         documents_BL[:, 0] = first_B
         documents_BL[row, column] = 1
@@ -186,9 +204,16 @@ class Store:
         return self._index.find(position_N, position_N)[0]
 
     def origin(self, document: int) -> tuple[str, int]:
-        """(input file, record in it) of a document; lines, rows and paragraphs count from 0."""
-        file, record = self._origin[document]
-        return self.manifest["inputs"][file]["name"], int(record)
+        """(input file, record in it) of a document; lines, rows and paragraphs count from 0.
+
+        Raises:
+          UserError: the index of origins is damaged.
+        """
+        (file, record), inputs = self._origin[document], self.manifest["inputs"]
+        if file >= len(inputs):
+            where = os.path.join(self.path, self.entry["origin"]["file"])
+            raise UserError(f"{where}: names an input file that there is not; {REBUILD}")
+        return inputs[file]["name"], int(record)
 
     @property
     def token_bytes(self) -> int:
@@ -197,13 +222,19 @@ class Store:
 
     @cached_property
     def _index(self) -> DocumentIndex:
-        file = os.path.join(self.path, self.entry["starts"]["file"])
-        return DocumentIndex(file, self.num_documents, self.num_tokens)
+        return DocumentIndex(self._hashed("starts"), self.num_documents, self.num_tokens)
 
     @cached_property
     def _origin(self) -> np.ndarray:
-        file = os.path.join(self.path, self.entry["origin"]["file"])
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        return npy.mapped(self._hashed("origin"), ORIGIN_DTYPE, self.num_documents, REBUILD)
+
+    def _hashed(self, name: str) -> str:
+        """The path of an index file, whose content was looked at unless it is huge."""
+        entry = self.entry[name]
+        file = os.path.join(self.path, entry["file"])
+        if entry["bytes"] <= _HASHED_BYTES and files_lib.sha256(file) != entry["sha256"]:
+            raise UserError(f"{file}: not the content its SHA-256 promises; {REBUILD}")
+        return file
 
     def _read_blocks(self, blocks: np.ndarray, out: np.ndarray) -> None:
         """Writes the tokens of sorted blocks to the front of `out`, one read per shard."""
@@ -211,9 +242,22 @@ class Store:
         shards = np.searchsorted(self._first_blocks, blocks, side="right") - 1
         limits = [*np.flatnonzero(np.diff(shards, prepend=-1)), len(blocks)]
         for begin, end in itertools.pairwise(limits):
+            self._know(shards[begin])
             first = self._first_blocks[shards[begin]]
             records = self._records(shards[begin], (blocks[begin:end] - first).tolist())
             out[begin * size : end * size] = np.frombuffer(records, self.dtype)
+
+    def _know(self, shard: int) -> None:
+        """Raises UserError, when a shard is first read, if it is another one than was written."""
+        if shard in self._known:
+            return
+        entry = self.entry["shards"][shard]
+        if (wanted := entry.get("ends_crc32")) is not None:  # which old stores have not
+            ends = (self._records(shard, [i]) for i in (0, entry["num_blocks"] - 1))
+            if ends_crc32(*ends) != wanted:
+                file = os.path.join(self.path, entry["file"])
+                raise UserError(f"{file}: not the shard that the manifest means; {REBUILD}")
+        self._known.add(shard)
 
     def _records(self, shard: int, indices: Sequence[int]) -> bytes:
         file = os.path.join(self.path, self.entry["shards"][shard]["file"])
@@ -223,7 +267,8 @@ class Store:
             if "Too many open files" in str(error):
                 raise UserError(f"{file}: too many open files; raise `ulimit -n`") from error
             data = b""
-        if len(data) == len(indices) * self.block_size * self.dtype.itemsize:
+        is_whole = len(data) == len(indices) * self.block_size * self.dtype.itemsize
+        if is_whole and np.frombuffer(data, self.dtype).max() < self.vocab_size:
             return data
         if len(indices) > 1:  # find the one that is at fault
             return b"".join(self._records(shard, [index]) for index in indices)

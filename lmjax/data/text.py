@@ -37,6 +37,7 @@ SKIP_REASONS = {
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 256
 _SKIP_BYTES = 1 << 20
+_MAX_NAMES, _MAX_NAME_CHARS = 20, 50  # of fields in a message
 _decode_json = json.JSONDecoder(strict=False).decode  # raw tabs inside strings do no harm
 
 
@@ -145,6 +146,9 @@ def normalise(data: bytes | str | None, counts: Counter[str]) -> str | None:
         return None
     try:
         text = data.decode() if isinstance(data, bytes) else data
+        if "\0" in text:
+            text = text.replace("\0", "")
+            counts["nul_removed"] += 1
         if not text.isascii():
             text.encode()  # JSON can spell half a surrogate pair, which is no text
             text = text.removeprefix("\ufeff")
@@ -153,9 +157,6 @@ def normalise(data: bytes | str | None, counts: Counter[str]) -> str | None:
     except UnicodeError:
         counts["bad_utf8"] += 1
         return None
-    if "\0" in text:
-        text = text.replace("\0", "")
-        counts["nul_removed"] += 1
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text or text.isspace():
@@ -233,9 +234,15 @@ def _jsonl(
         if number == 0 and isinstance(record, dict) and text_key not in record:
             raise UserError(
                 f"{file}: the first record has no field {text_key!r}; it has "
-                f"{', '.join(sorted(record)) or 'no fields'}; set text_key"
+                f"{_listed(sorted(record)) or 'no fields'}; set text_key"
             )
         counts["no_text"] += 1
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of fields; a few of very many."""
+    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(name[:_MAX_NAME_CHARS] for name in names[:_MAX_NAMES]) + more
 
 
 def _parquet(
@@ -245,7 +252,7 @@ def _parquet(
     schema = table.schema_arrow
     if text_key not in schema.names:
         raise UserError(
-            f"{file}: no column {text_key!r}; it has {', '.join(schema.names)}; set text_key"
+            f"{file}: no column {text_key!r}; it has {_listed(schema.names)}; set text_key"
         )
     kind = schema.field(text_key).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind

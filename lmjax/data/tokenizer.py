@@ -30,13 +30,14 @@ from lmjax.data import files as files_lib
 from lmjax.data import json_tokenizer, tokenizer_folder
 from lmjax.data.json_tokenizer import JsonTokenizer
 from lmjax.data.tokenizer_folder import CONFIG_FILE, RESTORE
-from lmjax.errors import UserError
+from lmjax.errors import UserError, reason
 
 PAD_ID, EOS_ID, UNK_ID, BOS_ID, MASK_ID = Ids.special
 MASK_PIECE = "<mask>"
 MODEL_FILE = "tokenizer.model"
 MAX_PIECE_CHARS = 1 << 14  # at most 64 KiB of UTF-8 go to the encoder at once
 _SPACE = "▁"
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # anyone's JSON
 
 
 class Tokenizer:
@@ -50,12 +51,21 @@ class Tokenizer:
     mask_takes_space = (True, False)  # so white space (before, behind) a mask is what it hides
 
     def __init__(self, model: bytes, config: dict) -> None:
-        """`model`: a serialised SentencePiece model; `config`: content of the config file."""
+        """`model`: a serialised SentencePiece model; `config`: content of the config file.
+
+        Raises:
+          ValueError: `model` is none, or one or the other says an impossible number of ids.
+        """
         self.config = config
         self.sha256 = hashlib.sha256(model).hexdigest()
         self._model = model
-        self._encoder = spm.SentencePieceProcessor(model_proto=model)
+        try:
+            self._encoder = spm.SentencePieceProcessor(model_proto=model)
+        except (RuntimeError, OSError, TypeError) as error:
+            raise ValueError(f"{MODEL_FILE}: {reason(error)}") from None
         self.vocab_size = self._encoder.vocab_size()
+        tokenizer_folder.check_num_ids(self.vocab_size)
+        tokenizer_folder.check_num_ids(config.get("requested_vocab_size", self.vocab_size))
 
     def __reduce__(self) -> tuple:
         return Tokenizer, (self._model, self.config)
@@ -238,16 +248,16 @@ def load(path: str | os.PathLike) -> AnyTokenizer:
             return IdsTokenizer(config["vocab_size"], config.get("special", {}))
         if kind == (tokenizer_folder.FORMAT, json_tokenizer.TYPE):
             return json_tokenizer.load(path, config)
-        sha256 = config["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{paths.join(path, CONFIG_FILE)}: damaged; {RESTORE}") from error
-    if kind != (tokenizer_folder.FORMAT, "sentencepiece"):
-        raise UserError(f"{path}: tokenizer type {kind[1]!r}, format {kind[0]} is unknown here")
-    model = tokenizer_folder.read(path, MODEL_FILE)
-    if hashlib.sha256(model).hexdigest() != sha256:
-        file = paths.join(path, MODEL_FILE)
-        raise UserError(f"{file}: not the file its SHA-256 promises; {RESTORE}")
-    return Tokenizer(model, config)
+        if kind != (tokenizer_folder.FORMAT, "sentencepiece"):
+            what = f"tokenizer type {kind[1]!r:.40}, format {kind[0]!r:.40}"
+            raise UserError(f"{path}: {what} is unknown here; update lmjax or {RESTORE}")
+        model = tokenizer_folder.read(path, MODEL_FILE)
+        if hashlib.sha256(model).hexdigest() != config["sha256"]:
+            file = paths.join(path, MODEL_FILE)
+            raise UserError(f"{file}: not the file its SHA-256 promises; {RESTORE}")
+        return Tokenizer(model, config)
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
 
 
 def file_names(folder: str | os.PathLike) -> list[str]:
@@ -262,5 +272,21 @@ def file_names(folder: str | os.PathLike) -> list[str]:
         if config["type"] == json_tokenizer.TYPE:
             return [*json_tokenizer.file_names(config), CONFIG_FILE]
         return [CONFIG_FILE] if config["type"] == "ids" else [MODEL_FILE, CONFIG_FILE]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{paths.join(folder, CONFIG_FILE)}: damaged; {RESTORE}") from error
+    except _DAMAGED as error:
+        raise _damaged(folder, error) from error
+
+
+def copy(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copies the files of a tokenizer, and what else is in its folder not, to a local folder.
+
+    Raises:
+      UserError: one is missing, or the config file is damaged.
+    """
+    for name in file_names(source):
+        file = os.path.join(target, name)
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        files_lib.write_whole(file, tokenizer_folder.read(source, name))
+
+
+def _damaged(folder: str | os.PathLike, error: Exception) -> UserError:
+    return UserError(f"{paths.join(folder, CONFIG_FILE)}: damaged ({reason(error)}); {RESTORE}")

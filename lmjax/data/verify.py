@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from lmjax.data import document_index, progress
+from lmjax.data import document_index, npy, progress
 from lmjax.data import files as files_lib
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.shard_readers import ShardReaders
@@ -33,14 +33,8 @@ def verify(
       UserError: at the first file that is not what the manifest promises; names it.
     """
     manifest, _ = read_manifest(path)
-    tokenizer = tokenizer_lib.load(os.path.join(os.path.expanduser(path), TOKENIZER))
-    if tokenizer.sha256 != manifest["tokenizer"]["sha256"]:
-        raise UserError(f"{path}/{TOKENIZER}: not the tokenizer of this store; {REBUILD}")
+    check_tokenizer(path, manifest)
     stores = [Store.open(path, split) for split in manifest["splits"]]
-    for store in stores:
-        num_blocks = sum(shard["num_blocks"] for shard in store.entry["shards"])
-        if num_blocks != -(-store.num_tokens // store.block_size):
-            raise UserError(f"{path}: {store.split} has not the shards of its tokens; {REBUILD}")
     checks = [(store, entry) for store in stores for entry in split_files(store.entry)]
     done, total = 0, sum(entry["bytes"] for _, entry in checks)
     pool = ThreadPoolExecutor(os.cpu_count() or 1)  # hashing runs outside Python's lock
@@ -50,6 +44,14 @@ def verify(
             show(done, total)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def check_tokenizer(path: str | os.PathLike, manifest: Mapping[str, Any]) -> None:
+    """Raises UserError unless the tokenizer in a store's folder is the one of its ids."""
+    folder = os.path.join(os.path.expanduser(path), TOKENIZER)
+    tokenizer, said = tokenizer_lib.load(folder), manifest["tokenizer"]
+    if (tokenizer.sha256, tokenizer.vocab_size) != (said["sha256"], said["vocab_size"]):
+        raise UserError(f"{folder}: not the tokenizer of this store; {REBUILD}")
 
 
 def _check(store: Store, entry: dict[str, Any]) -> int:
@@ -101,10 +103,8 @@ def _check_origin(store: Store, file: str) -> None:
 
 def _pieces(file: str, dtype: np.dtype, num_documents: int) -> Iterator[np.ndarray]:
     """The array of a file, a piece at a time; a map of it would count as this process's memory."""
-    header = np.load(file, mmap_mode="r", allow_pickle=False)
-    if header.shape != (num_documents,) or header.dtype != dtype:
-        raise UserError(f"{file}: not one entry for each document; {REBUILD}")
+    offset = npy.mapped(file, dtype, num_documents, REBUILD).offset
     with open(file, "rb") as stream:
-        stream.seek(header.offset)
+        stream.seek(offset)
         while len(piece := np.fromfile(stream, dtype, _BYTES_AT_ONCE // dtype.itemsize)):
             yield piece

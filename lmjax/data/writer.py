@@ -21,7 +21,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from lmjax.data import files as files_lib
-from lmjax.data.store import ORIGIN_DTYPE, TOKENIZER, file_entry
+from lmjax.data.store import ORIGIN_DTYPE, TOKENIZER, ends_crc32, file_entry
 from lmjax.errors import UserError
 
 _EMPTY = {"num_tokens": 0, "num_documents": 0, "num_bytes": 0, "shards": [], "pending_crc32": 0}
@@ -106,7 +106,7 @@ class SplitWriter:
         with files_lib.writing(path):
             try:
                 self._tokens.seek(0)
-                self._write_records(f"{path}.partial", num_blocks)
+                ends = self._write_records(f"{path}.partial", num_blocks)
             except RuntimeError as error:  # how ArrayRecord reports a failed write
                 full = "No space left" in str(error) or "quota" in str(error)
                 code = errno.ENOSPC if full else errno.EIO
@@ -114,22 +114,27 @@ class SplitWriter:
             os.replace(f"{path}.partial", path)
             self._tokens.close()
             self._outdated.append(self._tokens.name)  # but a journal may still count on it
-            self._shards.append({**file_entry(self.folder, name), "num_blocks": num_blocks})
+            entry = {"num_blocks": num_blocks, "ends_crc32": ends}
+            self._shards.append(file_entry(self.folder, name) | entry)
             self._tokens = self._open_raw(_tokens_name(self.split, len(self._shards)))
             self._num_pending = self._pending_crc32 = 0
 
-    def _write_records(self, path: str, num_blocks: int) -> None:
-        """Writes all of `_tokens`, the last block filled up with pad."""
+    def _write_records(self, path: str, num_blocks: int) -> int:
+        """Writes all of `_tokens`, the last block filled up with pad; returns `ends_crc32`."""
         record_size = self._block_size * self._dtype.itemsize
         writer = ArrayRecordWriter(path, RECORD_OPTIONS)
+        first = last = b""
         while record := self._tokens.read(record_size):
-            writer.write(record.ljust(record_size, b"\0"))
+            last = record.ljust(record_size, b"\0")
+            first = first or last
+            writer.write(last)
         writer.close()
         reader = ArrayRecordReader(path)
         written = reader.num_records()
         reader.close()
         if written != num_blocks:
             raise OSError(f"{written} of {num_blocks} records arrived")
+        return ends_crc32(first, last)
 
     def state(self) -> dict[str, Any]:
         """What resuming needs, fit for JSON; what it counts on has left this process."""

@@ -17,6 +17,7 @@ from lmjax.data import text as text_lib
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.doctor.report import Section
 from lmjax.errors import UserError
+from lmjax.families import weights
 from lmjax.train import metrics
 from lmjax.train.console import count, size
 from lmjax.train.copied_checkpoints import reading
@@ -100,7 +101,7 @@ def run(path: str, config: Config) -> Section:
     try:
         tokenizer = tokenizer_lib.load(paths.join(path, "tokenizer"))
         section.add("tokenizer", f"{tokenizer.vocab_size:,} ids, SHA-256 {tokenizer.sha256[:12]}")
-        _checkpoints(section, path)
+        _checkpoints(section, path, config)
     except UserError as error:
         section.problems.append(str(error))
     return section
@@ -139,7 +140,7 @@ def _last_error(path: str) -> str | None:
     return f"the last command in {path} ended with {why}; its traceback is in {path}/lmjax.log"
 
 
-def _checkpoints(section: Section, path: str) -> None:
+def _checkpoints(section: Section, path: str, config: Config) -> None:
     folder = paths.join(path, "checkpoints")
     with reading(folder) as (checkpoints, newest):
         steps = ", ".join(f"{step:,}" for step in checkpoints.steps())
@@ -158,7 +159,7 @@ def _checkpoints(section: Section, path: str) -> None:
             section.add(f"step {newest:,}", f"not read: {size(num_bytes)} are too much for a look")
             return
         began = time.monotonic()
-        read = checkpoints.read_whole(newest)
+        read = checkpoints.read_whole(newest, weights.shapes(config.model))
         section.add(
             f"step {newest:,}", f"{size(read)} read, all parameters finite, {_since(began)}"
         )

@@ -12,13 +12,12 @@ from rich import box
 from rich.console import Console as RichConsole
 from rich.table import Column, Table
 
-from lmjax import foreign
+from lmjax import foreign, redact
 from lmjax.errors import UserError
 
 BEGIN = "----- begin of the report of tools/doctor.py -----"
 END = "----- end of the report of tools/doctor.py -----"
 
-_SECRET = re.compile(r"token|key|secret|password|passwd|credential|auth", re.IGNORECASE)
 _MARKS = {"yes": "green", "no": "red"}
 
 
@@ -105,7 +104,7 @@ def block(sections: Sequence[Section]) -> str:
 
 def scrubbed(text: str) -> str:
     """Text in which home folders are ~, the user is USER and secrets are ***."""
-    text = text.replace(os.path.expanduser("~"), "~")
+    text = redact.redacted(text).replace(os.path.expanduser("~"), "~")
     text = re.sub(r"/(?:home|Users)/[^/\s,;:'\"]+", "~", text)
     try:
         user = getpass.getuser()
@@ -113,8 +112,4 @@ def scrubbed(text: str) -> str:
         user = "root"
     if user != "root":
         text = re.sub(rf"\b{re.escape(user)}\b", "USER", text)
-    text = re.sub(r"://[^/\s@]+@", "://***@", text)
-    for name, value in os.environ.items():
-        if _SECRET.search(name) and len(value) >= 8:
-            text = text.replace(value, "***")
     return text

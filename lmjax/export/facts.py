@@ -195,7 +195,7 @@ def _ledger(path: str) -> dict[str, int]:
         file = Path(folder) / LEDGER
         try:
             return dict(_counts(json.loads(file.read_bytes())))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
     return {}
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from lmjax import families, flops, objectives
+from lmjax import confine, families, flops, objectives, paths
 from lmjax import fields as fields_lib
 from lmjax.config import Config, ModelConfig
 from lmjax.data.progress import Progress
 from lmjax.data.tokenizer import IdsTokenizer, JsonTokenizer
-from lmjax.errors import UserError
+from lmjax.errors import UserError, reason
 from lmjax.export import imported_tokenizer
 from lmjax.families import weights
 from lmjax.hf import tensors as tensors_lib
@@ -37,6 +37,9 @@ from lmjax.train.workdir import RunConfig
 
 UNUSED = "unused.safetensors"  # what the stock class has but does not compute with
 
+_MAX_CONFIG_BYTES = 16 << 20
+_AGAIN = "copy the folder again"
+_MEND = "mend it, or give another model"
 _SEQ_LEN = 512  # of further training, unless the model's positions end before
 
 
@@ -91,11 +94,12 @@ def check(folder: str) -> Published:
     family, fmt = _format(folder, config)
     tensors = Tensors(folder)
     if lost := tensors.lost():
-        raise UserError(f"{folder}: {some(lost)} of the index in none of the files")
+        raise UserError(f"{folder}: {some(lost)} of the index in none of the files; {_AGAIN}")
     names = Names(fmt, tensors, folder)
     tied = config.get("tie_word_embeddings", True)
     if not isinstance(tied, bool):
-        raise UserError(f"{folder}/config.json: tie_word_embeddings={tied!r} is neither of two")
+        said = f"{folder}/config.json: tie_word_embeddings={tied!r:.40} is neither true nor false"
+        raise UserError(f"{said}; {_MEND}")
     model, ids = _model(folder, family, fmt, config, names.is_tied(tied))
     _check_size(folder, model, tensors)
     entries = weights.entries(fmt, model, ids)
@@ -109,16 +113,16 @@ def check(folder: str) -> Published:
 
 
 def _read_config(file: Path) -> tuple[bytes, dict[str, Any]]:
+    content = paths.read_bytes(confine.inside(file.parent, file.name), _MAX_CONFIG_BYTES)
+    if content is None:
+        raise UserError(f"{file.parent}: config.json is not there; give a whole folder")
     try:
-        content = file.read_bytes()
         config = json.loads(content)
         if not isinstance(config, dict):
             raise ValueError("no JSON object")
         return content, config
-    except FileNotFoundError:
-        raise UserError(f"{file.parent}: config.json is not there; give a whole folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); copy the folder again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read ({reason(error)}); {_AGAIN}") from None
 
 
 def _format(folder: str, config: Mapping[str, Any]) -> tuple[str, Format]:
@@ -127,7 +131,7 @@ def _format(folder: str, config: Mapping[str, Any]) -> tuple[str, Format]:
         raise UserError(f"{folder} is a run of lmjax already; give it as --workdir as it is")
     if not isinstance(model_type, str) or model_type not in families.FORMATS:
         raise UserError(
-            f"{folder}/config.json: model_type={model_type!r} is not supported; "
+            f"{folder}/config.json: model_type={model_type!r:.40} is not supported; "
             f"{', '.join(families.FORMATS)} are"
         )
     return families.FORMATS[model_type]
@@ -146,16 +150,24 @@ def _model(
         raw = {"family": family, "model": fields, "data": shortest}
         model = fields_lib.from_dict(raw).model
         if model.vocab_size is None:
-            raise UserError("vocab_size is missing")
+            raise UserError(f"vocab_size is missing; {_AGAIN}")
     except UserError as error:
-        raise UserError(f"{file}: {str(error).removeprefix('config.json: ')}") from None
+        said = str(error).removeprefix("config.json: ")
+        raise UserError(f"{file}: {said}" + f"; {_MEND}" * ("; " not in said)) from None
     except KeyError as error:
-        raise UserError(f"{file}: {error.args[0]} is missing; copy the folder again") from None
-    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
+        raise UserError(f"{file}: {error.args[0]} is missing; {_AGAIN}") from None
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+    ) as error:
         # Anyone's JSON: where a number is used there may be a list.
         raise UserError(
-            f"{file}: some value is of the wrong kind ({type(error).__name__}: {error}); "
-            "copy the folder again"
+            f"{file}: some value is of the wrong kind ({type(error).__name__}: {reason(error)}); "
+            f"{_AGAIN}"
         ) from None
     return model, ids
 
@@ -167,7 +179,7 @@ def _check_size(folder: str, model: ModelConfig, tensors: Tensors) -> None:
     if described > 100 * stored:
         raise UserError(
             f"{folder}: config.json describes a model of {described:,} parameters, the weights "
-            f"are {stored:,} numbers; copy the folder again"
+            f"are {stored:,} numbers; {_AGAIN}"
         )
 
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from lmjax import confine, paths
 from lmjax.data import json_tokenizer
 from lmjax.data.json_tokenizer import FILES, MAIN_FILE, SPECIAL, JsonTokenizer
-from lmjax.errors import UserError
+from lmjax.data.tokenizer_folder import MAX_BYTES
+from lmjax.errors import UserError, reason
 
-MAX_BYTES = 64 << 20
 _OR_WITHOUT = f"or take the tokenizer's files ({MAIN_FILE}, ...) away, to import the model alone"
 _BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _GPT = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>")
@@ -55,10 +56,10 @@ def read(
         known = {name: ids.get(name) if named[name] is None else named[name] for name in SPECIAL}
         if known != named:
             found = JsonTokenizer(published, known)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        line = " ".join(str(error).split())[:200]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise UserError(
-            f"{folder}: its tokenizer cannot be read ({line}); copy the folder again, {_OR_WITHOUT}"
+            f"{folder}: its tokenizer cannot be read ({reason(error)}); copy the folder again, "
+            f"{_OR_WITHOUT}"
         ) from None
     return found, f"with its tokenizer, {kind} of {found.vocab_size:,} ids"
 
@@ -74,20 +75,27 @@ def _files(folder: Path, built_of: str | None) -> dict[str, bytes]:
     """Content by name, with a tokenizer.json where there is anything to build it of."""
     published = {}
     for name in FILES:
-        file = folder / name
-        if not file.is_file():
+        if not os.path.lexists(folder / name):
             continue
-        if (size := os.path.getsize(file)) > MAX_BYTES:
-            raise UserError(
-                f"{file}: {size:,} bytes are more than a tokenizer has (at most {MAX_BYTES:,}); "
-                f"copy the folder again, {_OR_WITHOUT}"
-            )
-        published[name] = file.read_bytes()
+        try:
+            published[name] = paths.read_bytes(confine.inside(folder, name), MAX_BYTES)
+        except UserError as error:  # which is of tokenizers and of links
+            raise UserError(f"{error}, {_OR_WITHOUT}") from None
     if MAIN_FILE not in published and built_of in published:
         said = json.loads(published.get("tokenizer_config.json", b"{}"))
         build = _wordpiece if built_of == "vocab.txt" else _byte_level
-        published[MAIN_FILE] = build(published, said).to_str().encode()
+        published[MAIN_FILE] = _built(build, published, said)
     return published
+
+
+def _built(build: Callable[..., Tokenizer], *files: Any) -> bytes:
+    """A tokenizer.json; the library raises bare exceptions where there was none from Python."""
+    try:
+        return build(*files).to_str().encode()
+    except (ValueError, LookupError, TypeError, AttributeError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(str(error)) from None
 
 
 def _wordpiece(published: Mapping[str, bytes], said: Mapping[str, Any]) -> Tokenizer:

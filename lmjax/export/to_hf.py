@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.numpy
 
 from lmjax import families, objectives, paths
@@ -19,7 +20,7 @@ from lmjax.config import Config
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.progress import Progress
 from lmjax.data.tokenizer import AnyTokenizer
-from lmjax.errors import UserError
+from lmjax.errors import UserError, reason
 from lmjax.export import card, sums, tokenizer_files
 from lmjax.export import facts as facts_lib
 from lmjax.export.from_hf import UNUSED
@@ -188,12 +189,6 @@ def _tensors(
     fmt, model = exportable.fmt, exportable.config.model
     shapes = weights.shapes(model)
     arrays = checkpoints.arrays(step, shapes)
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise UserError(
-                f"{checkpoints.name}/{step}: {name} is {list(arrays[name].shape)}, by config.json "
-                f"it has to be {list(shape)}; is it the checkpoint of another run?"
-            )
     entries = {entry.name: entry for entry in weights.entries(fmt, model, exportable.ids)}
 
     def tensor(name: str, entry: Entry) -> Tensor:
@@ -210,5 +205,10 @@ def _kept(path: str) -> dict[str, Tensor]:
     content = paths.read_bytes(paths.join(path, UNUSED))
     if content is None:
         return {}
-    arrays = safetensors.numpy.load(content)
+    try:
+        arrays = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{paths.join(path, UNUSED)}: damaged ({reason(error)}); import the model again"
+        ) from None
     return {k: Tensor(k, v.shape, lambda v=v: v) for k, v in arrays.items()}

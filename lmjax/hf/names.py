@@ -62,13 +62,16 @@ class Names:
             if name in files and not self._tensors.equal(files[name], files[of]):
                 raise UserError(
                     f"{self._folder}: {files[name]} and {files[of]} differ, but are one and the "
-                    f"same matrix in {fmt.stock_class}"
+                    f"same matrix in {fmt.stock_class}; take one of "
+                    "them away, or copy the folder again"
                 )
         return files
 
     def _once(self, name: str, stored: list[str]) -> None:
         if len(stored) > 1:
-            raise UserError(f"{self._folder}: {name} is there twice, as {' and '.join(stored)}")
+            raise UserError(
+                f"{self._folder}: {name} is there twice, as {' and '.join(stored)}; take one away"
+            )
 
     def _complain(
         self, shapes: Mapping[str, tuple[int, ...]], files: Mapping[str, str], unknown: list[str]
@@ -77,7 +80,8 @@ class Names:
         if missing:
             raise UserError(
                 f"{self._folder}: {some(missing)} missing: the weights are not all of a "
-                f"{self._fmt.stock_class} as config.json describes it{_near(missing[0], unknown)}"
+                f"{self._fmt.stock_class} as config.json describes it{_near(missing[0], unknown)}; "
+                "copy the folder again"
             )
         if unknown:
             raise UserError(
@@ -88,7 +92,7 @@ class Names:
             if name in files and self._tensors.shapes[files[name]] != shape:
                 raise UserError(
                     f"{self._folder}: {files[name]} is {list(self._tensors.shapes[files[name]])}, "
-                    f"by config.json it has to be {list(shape)}"
+                    f"by config.json it has to be {list(shape)}; copy the folder again, or mend it"
                 )
 
 

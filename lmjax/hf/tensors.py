@@ -1,7 +1,8 @@
 """Folders of safetensors files: named tensors, one file or several with an index.
 
 Reading goes through the `safetensors` library, which maps a file and checks its header against its
-length. Writing is ours, tensor by tensor, because the library wants all tensors of a file at once:
+length, so that no claim is larger than the file; names that stand there twice are refused here.
+Writing is ours, tensor by tensor, because the library wants all tensors of a file at once:
 a file is the length of its header (8 bytes, little-endian), the header (JSON: type, shape and place
 of each tensor), then the tensors (huggingface.co/docs/safetensors, "Format").
 """
@@ -11,18 +12,23 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors
 
-from lmjax.errors import UserError
+from lmjax import confine, paths
+from lmjax.errors import UserError, reason
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD_BYTES = 5 * 10**9
+_MAX_HEADER_BYTES = 32 << 20  # 100,000 tensors have some 12 MiB
+_MAX_INDEX_BYTES = 64 << 20
 
 DTYPES = {
     "float32": ("F32", np.dtype(np.float32)),
@@ -37,7 +43,8 @@ class Tensors:
     """The tensors of a folder; nothing is read before it is asked for.
 
     Raises (also when a tensor is read):
-      UserError: no safetensors there, a file that is damaged or missing, a tensor in two files.
+      UserError: no safetensors there, a file that is damaged or missing or not in that folder, a
+        tensor that is there twice.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -48,6 +55,7 @@ class Tensors:
         self._open: dict[Path, safetensors.safe_open] = {}
         self._promised: set[str] = set()  # by an index
         for file in self._files():
+            _check_header(confine.inside(self.folder, file.name))
             self._read_header(file)
 
     def _files(self) -> list[Path]:
@@ -64,18 +72,24 @@ class Tensors:
                 f"{self.folder}: {pickles[0]} is a pickle, which runs whatever code it holds when "
                 "it is read; save the model as safetensors (save_pretrained does) and import that"
             )
-        raise UserError(f"{self.folder}: no weights ({SINGLE}, or shards with {INDEX}) are there")
+        raise UserError(
+            f"{self.folder}: no weights ({SINGLE}, or shards with {INDEX}) are there; {_AGAIN}"
+        )
 
     def _indexed(self) -> list[Path]:
         file = self.folder / INDEX
         try:
-            weight_map = json.loads(file.read_bytes())["weight_map"]
+            content = paths.read_bytes(confine.inside(self.folder, INDEX), _MAX_INDEX_BYTES)
+            weight_map = json.loads(content)["weight_map"]
             names = sorted(set(weight_map.values()))
-            missing = [n for n in names if Path(n).name != n or not (self.folder / n).is_file()]
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError("weight_map names what is no file")
+            is_there = lambda name: confine.is_plain(name) and (self.folder / name).is_file()
+            missing = [name for name in names if not is_there(name)]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as why:
-            raise UserError(f"{file}: damaged ({type(why).__name__}: {why}); {_AGAIN}") from None
+            raise UserError(f"{file}: damaged ({reason(why)}); {_AGAIN}") from None
         if missing:
-            raise UserError(f"{file}: {missing[0]}, which it names, is not there; {_AGAIN}")
+            raise UserError(f"{file}: {missing[0]!r:.200}, which it names, is not there; {_AGAIN}")
         self._promised = set(weight_map)
         return [self.folder / n for n in names]
 
@@ -86,7 +100,9 @@ class Tensors:
                 entry = opened.get_slice(name)
                 if name in self.shapes:
                     other = self._file_of[name].name
-                    raise UserError(f"{self.folder}: {name} is in both {other} and {file.name}")
+                    raise UserError(
+                        f"{self.folder}: {name} is in both {other} and {file.name}; {_AGAIN}"
+                    )
                 self._file_of[name] = file
                 self.shapes[name] = tuple(entry.get_shape())
                 self.types[name] = entry.get_dtype()
@@ -105,7 +121,7 @@ class Tensors:
             if (kind := self.types[name]) not in _READABLE:
                 raise UserError(
                     f"{self._file_of[name]}: {name} holds {kind} numbers; weights in "
-                    "float32, bfloat16 or float16 are read (quantised ones are not)"
+                    "float32, bfloat16 or float16 are read (quantised ones are not); give those"
                 )
 
     def __call__(self, name: str) -> np.ndarray:
@@ -125,6 +141,30 @@ class Tensors:
 
 
 _AGAIN = "copy or download the folder again"
+
+
+def _check_header(file: Path) -> None:
+    """Raises UserError if a header is longer than any, or names a tensor twice.
+
+    Readers of the format take the first or the last of two, so that one shows another model than
+    the other.
+    """
+    try:
+        with open(file, "rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            if size > _MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {size:,} bytes")
+            json.loads(stream.read(size), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{file}: damaged or cut short ({reason(error)}); {_AGAIN}") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        count = Counter(name for name, _ in pairs)
+        raise ValueError(f"{count.most_common(1)[0][0]!r:.200} is there twice")
+    return found
 
 
 @dataclass(frozen=True)

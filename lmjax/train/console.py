@@ -14,6 +14,7 @@ import time
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lmjax import redact
 from lmjax.data.progress import is_live
 
 logger = logging.getLogger("lmjax")
@@ -23,8 +24,8 @@ _QUIET_SECONDS = 10.0  # a plain log says something about a long step this often
 
 def make_console() -> RichConsole:
     """A console for tables: as wide as the terminal, or wide enough where there is none."""
-    console = RichConsole()
-    return console if is_live(console) else RichConsole(width=132)
+    console = RichConsole(emoji=False)  # ":100:" of a text or a step is none
+    return console if is_live(console) else RichConsole(width=132, emoji=False)
 
 
 class _Handler(logging.Handler):
@@ -35,8 +36,19 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno)
         self._console.print(
-            record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True
+            redact.redacted(record.getMessage()),
+            style=style,
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
+
+
+class _Formatter(logging.Formatter):
+    """Lines of the log file, which people send around: without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact.redacted(super().format(record))
 
 
 class Console:
@@ -63,7 +75,7 @@ class Console:
         self._file = logging.FileHandler(os.fspath(path), encoding="utf-8")
         # Of a full disk: what matters says so itself, and not with a traceback for every line.
         self._file.handleError = lambda record: None
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(self._file)
 
     def log_only(self, message: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax.data import store
+from lmjax.data import files, store
 from lmjax.data.writer import SplitWriter
 
 BLOCK, BLOCKS = 2048, 8192
@@ -99,13 +99,17 @@ def make(folder, shard, num_shards, num_documents, num_real):
             np.lib.format.write_array_header_1_0(out, header | {"shape": (num_documents,)})
             out.seek((num_documents - num_real) * array.dtype.itemsize, os.SEEK_CUR)
             out.write(array.tobytes())
-        split[name] = {"file": path.name, "bytes": path.stat().st_size, "sha256": "0" * 64}
+        size = path.stat().st_size
+        sha256 = files.sha256(path) if size <= store._HASHED_BYTES else "0" * 64
+        split[name] = {"file": path.name, "bytes": size, "sha256": sha256}
     manifest = {
         "format": 1,
         "dtype": "uint16",
         "block_size": BLOCK,
         "tokenizer": {"vocab_size": 32_000, "sha256": "0" * 64},
         "inputs": [{"name": "a.jsonl.zst", "bytes": 1}],
+        "settings": {},
+        "counts": {},
         "splits": {"train": split},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))

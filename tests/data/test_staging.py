@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import uuid
@@ -7,6 +8,7 @@ import pytest
 
 from lmjax import paths
 from lmjax.data import cache, files, output, prepare, staging, store, verify
+from lmjax.data import manifest as manifest_lib
 from lmjax.errors import UserError
 
 
@@ -96,7 +98,9 @@ def test_too_little_disk_is_said_in_bytes(url, tmp_path, monkeypatch):
 
 def test_a_manifest_cannot_write_elsewhere(url, tmp_path):
     file = f"{url}/{store.MANIFEST}"
-    paths.write_bytes(file, paths.read_bytes(file).replace(b'"train-000', b'"../train-000'))
+    content = paths.read_bytes(file).replace(b'"train-000', b'"../train-000')
+    sealed = manifest_lib.sealed(json.loads(content))
+    paths.write_bytes(file, json.dumps(sealed).encode())
     with pytest.raises(UserError, match="names files elsewhere"):
         ensure(url, tmp_path)
 

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax.data import chunks, document_index, files, shard_readers, store, tokenizer, verify
+from lmjax.data import (
+    chunks,
+    document_index,
+    files,
+    manifest,
+    shard_readers,
+    store,
+    tokenizer,
+    verify,
+)
 from lmjax.data.store import Store
 from lmjax.data.windows import Windows
 from lmjax.errors import UserError
@@ -103,16 +112,21 @@ def test_uint32_tokens(tmp_path, store_path):
     ids = np.arange(70_000, 75_000, dtype="<u4")
     writer = SplitWriter(str(folder), "train", np.dtype("<u4"), 2048, 4096)
     writer.add(ids, np.array([5000]), np.zeros(1, store.ORIGIN_DTYPE), 1)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest |= {"dtype": chunks.token_dtype(75_000).name, "splits": {"train": writer.finish()}}
+    said = json.loads((folder / "manifest.json").read_text())
+    said |= {"dtype": chunks.token_dtype(75_000).name, "splits": {"train": writer.finish()}}
     writer.close()
-    manifest["tokenizer"]["vocab_size"] = 75_000
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    def with_ids(vocab_size):
+        ids = tokenizer.IdsTokenizer(vocab_size, {})
+        ids.save(folder / "tokenizer")
+        said["tokenizer"] |= {"vocab_size": vocab_size, "sha256": ids.sha256}
+        (folder / "manifest.json").write_text(json.dumps(manifest.sealed(said)))
+
+    with_ids(75_000)
     opened = Store.open(folder, "train")
     assert np.array_equal(opened.read(np.array([0]), 5000)[0], ids)
     verify.verify(folder)
-    manifest["tokenizer"]["vocab_size"] = 74_999
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with_ids(74_999)
     with pytest.raises(UserError, match="id 74999 is outside the vocabulary"):
         verify.verify(folder)
 
@@ -218,8 +232,8 @@ def test_verify_finds_a_flipped_bit(copy, file):
 
 def test_verify_checks_what_no_sha256_can(copy):
     """Files that are as the manifest says, and make no sense."""
-    manifest = json.loads((copy / "manifest.json").read_text())
-    entry = manifest["splits"]["train"]
+    said = json.loads((copy / "manifest.json").read_text())
+    entry = said["splits"]["train"]
 
     def damaged(name, change, message):
         file, original = copy / entry[name]["file"], dict(entry[name])
@@ -227,7 +241,7 @@ def test_verify_checks_what_no_sha256_can(copy):
         change(array)
         np.save(file, array)
         entry[name] |= {"sha256": files.sha256(file)}
-        (copy / "manifest.json").write_text(json.dumps(manifest))
+        (copy / "manifest.json").write_text(json.dumps(manifest.sealed(said)))
         with pytest.raises(UserError, match=message):
             verify.verify(copy)
         file.write_bytes(content)
@@ -238,7 +252,7 @@ def test_verify_checks_what_no_sha256_can(copy):
     damaged("starts", lambda a: np.put(a, -1, 10**9), "starts.npy.*out of order")
     damaged("origin", lambda a: np.put(a["file"], 3, 2), "origin.npy.*out of range")
     entry["shards"].pop()
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "manifest.json").write_text(json.dumps(manifest.sealed(said)))
     with pytest.raises(UserError, match="train has not the shards of its tokens"):
         verify.verify(copy)
 

@@ -237,10 +237,10 @@ def test_shards(copied, tmp_path):
     shutil.copy(folder / weight_map[WORD], outside)
     for name in ("../another.safetensors", str(outside)):
         with_index({"weight_map": weight_map | {WORD: name}})
-        refused(folder, f"index.json: {name}, which it names, is not there")
+        refused(folder, f"index.json: {name!r}, which it names, is not there")
     for content in ("", "[]", {}, {"weight_map": []}, {"weight_map": {WORD: 5}}, "[" * 100_000):
         with_index(content)
-        refused(folder, "index.json: damaged")
+        refused(folder, r"index\.json: (damaged|5, which it names, is not there)")
 
 
 def test_a_tensor_in_two_shards(copied):

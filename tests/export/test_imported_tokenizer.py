@@ -152,7 +152,7 @@ def test_text_must_not_become_special(copied):
 def test_a_size_beyond_reason(copied, monkeypatch):
     folder = copied("bert")
     monkeypatch.setattr(imported_tokenizer, "MAX_BYTES", 1000)
-    refused(folder, r"tokenizer.json: [\d,]+ bytes are more than a tokenizer has \(at most 1,000\)")
+    refused(folder, r"tokenizer.json: [\d,]+ bytes are more than such a file has \(at most 1,000\)")
 
 
 @pytest.mark.parametrize("lower", [True, False])
