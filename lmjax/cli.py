@@ -6,6 +6,7 @@ exit code 130. Tracebacks are printed with `--debug` only; that of a defect goes
 
 from __future__ import annotations
 
+import logging as std_logging
 import os
 import re
 import sys
@@ -17,10 +18,9 @@ from typing import Any
 from absl import app, flags, logging
 
 from lmjax import fields as fields_lib
-from lmjax import foreign
+from lmjax import foreign, redact
 from lmjax.errors import UserError
-
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+from lmjax.exit_codes import ERROR, INTERRUPTED
 
 _DEBUG = flags.DEFINE_bool(
     "debug", False, "Print tracebacks; a run also stops at its first NaN, naming where: slow."
@@ -60,6 +60,7 @@ def _run(main: Callable[[Overrides], int | None], *, takes_overrides: bool) -> N
             return fail(f"unexpected argument {argv[1]!r}; flags are written --name=value")
         if not flags.FLAGS["verbosity"].present:  # the libraries' own chatter
             logging.set_verbosity(logging.WARNING)
+            logging.get_absl_logger().addFilter(_is_news)
         try:
             return main(parse_overrides(given))
         except (Exception, KeyboardInterrupt) as error:
@@ -97,8 +98,13 @@ def step_range(text: str) -> range:
 
 def fail(line: str) -> int:
     """Prints the one line that says what is wrong; returns the exit code for it."""
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
-    return EXIT_ERROR
+    print(f"error: {redact.redacted(' '.join(line.split()))}", file=sys.stderr, flush=True)
+    return ERROR
+
+
+def _is_news(record: std_logging.LogRecord) -> bool:
+    """Whether a line of the libraries is worth the screen; Orbax also raises what it logs."""
+    return "orbax" not in record.pathname
 
 
 def _failed(error: BaseException) -> int:
@@ -107,7 +113,7 @@ def _failed(error: BaseException) -> int:
         traceback.print_exception(error)
     if foreign.is_interrupt(error):
         fail("interrupted; run the same command again")
-        return EXIT_INTERRUPTED
+        return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # else the interpreter's last flush complains as well
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return fail(str(error) if isinstance(error, UserError) else _unexpected(error))
@@ -136,7 +142,7 @@ def _traceback_file(error: Exception) -> str:
     with tempfile.NamedTemporaryFile(
         "w", prefix="lmjax_traceback_", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
-        file.write(text)
+        file.write(redact.redacted(text))
     return file.name
 
 

@@ -179,13 +179,13 @@ class ModelConfig(Section):
         if self.position == "learned" and self.max_positions is None:
             raise ValueError("position='learned' needs max_positions, the rows of its table")
         if self.global_every is not None and self.window is None:
-            raise ValueError("global_every tells layers without a window: set window, too")
+            raise ValueError("global_every tells layers without a window; set window, too")
         if self.frozen_logits_bias and self.head == "mlm":
             raise ValueError("head='mlm' has a bias that is trained: no frozen_logits_bias")
         if self.relative_max_distance <= self.relative_buckets // 2:
             raise ValueError(
                 f"relative_max_distance={self.relative_max_distance} is not beyond half of "
-                f"relative_buckets={self.relative_buckets}"
+                f"relative_buckets={self.relative_buckets}; raise it, or take fewer buckets"
             )
         return self
 
@@ -513,6 +513,10 @@ class TrainConfig(Section):
         True, "init_from: take its weights; False: its architecture and tokenizer alone"
     )
     init_optimizer: bool = fixed(False, "init_from: take its optimizer's moments, too")
+    skip_spikes: bool = fixed(
+        False,
+        "leave out steps whose loss or gradient norm is 6 standard deviations above the last 128",
+    )
     z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)
     remat: Literal["none", "dots", "full"] = free(
         "none", "what the backward pass recomputes: nothing, all but matmuls, whole blocks"
@@ -558,6 +562,18 @@ class LogConfig(Section):
     """Reporting."""
 
     every: int = free(10, "steps between rows of metrics.jsonl", gt=0)
+    ledger: bool = free(False, "write ledger.jsonl: for every step a hash of the rows it saw")
+
+
+class WatchdogConfig(Section):
+    """Seconds after which a run that hangs is ended; None: never."""
+
+    restore: float | None = free(3600.0, "reading the checkpoint it goes on from", gt=0)
+    compile: float | None = free(3600.0, "compiling the first step", gt=0)
+    data: float | None = free(1800.0, "waiting for a batch", gt=0)
+    step: float | None = free(1800.0, "a step, or one of its micro-batches", gt=0)
+    evaluation: float | None = free(1800.0, "a batch of an evaluation", gt=0)
+    save: float | None = free(3600.0, "a save that the run has to wait for", gt=0)
 
 
 class Config(Section):
@@ -575,6 +591,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
     log: LogConfig = LogConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Config:

@@ -27,7 +27,7 @@ def explain(error: BaseException) -> str | None:
             "config.train.remat=full, or split the model with config.mesh.preset=fsdp; "
             "--dry_run shows what a run needs"
         )
-    if not isinstance(error, OSError) and "No space left on device" in str(error):
+    if not isinstance(error, OSError) and is_full_disk(error):
         file = re.search(r'"(/[^"]+)"', str(error))  # as TensorStore has it, behind a checkpoint
         return _full(f"{file[1]}: " if file else "", "No space left on device")
     if isinstance(error, MemoryError):
@@ -45,6 +45,13 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and not (error.name or "lmjax").startswith("lmjax"):
         return f"the Python package {error.name} is missing; pip install {_extra_of(error.name)}"
     return _of_system(error) if isinstance(error, OSError) else None
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a disk or a quota is what is full."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return "No space left on device" in str(error)
 
 
 def _of_system(error: OSError) -> str | None:

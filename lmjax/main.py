@@ -6,18 +6,29 @@ and stay light.
 
 from __future__ import annotations
 
+import os
+import signal
+
 from absl import flags
 
-from lmjax import cli
+from lmjax import cli, exit_codes, faults
 
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, log.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate what is there.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the run is and costs; touch no data.")
+_TEST_FAULTS = flags.DEFINE_bool(
+    "test_faults",
+    False,
+    f"Only for tests: do what {faults.VARIABLE} says, which ends the run badly.",
+)
 _HELP_CONFIG = flags.DEFINE_bool("help_config", False, "List all config fields and leave.")
 
 
 def main(overrides: cli.Overrides) -> int:
+    # Until the run has begun there is nothing to lose, and importing takes seconds.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(exit_codes.PREEMPTED))
+    faults.arm(allowed=_TEST_FAULTS.value)
     from lmjax import runner
 
     if _HELP_CONFIG.value:

@@ -51,6 +51,14 @@ def comparable(rows):
     return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
 
 
+def saved_steps(workdir):
+    """Steps of the checkpoints of a run, ascending, each with its sums."""
+    names = {path.name for path in (Path(workdir) / "checkpoints").iterdir()}
+    steps = sorted(int(name) for name in names if name.isdigit())
+    assert {f"{step}.sha256" for step in steps} == {n for n in names if n.endswith(".sha256")}
+    return steps
+
+
 def parameters(checkpoint):
     restored = ocp.StandardCheckpointer().restore((Path(checkpoint) / "state").absolute())
     return restored["params"]

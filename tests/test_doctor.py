@@ -75,7 +75,7 @@ def test_damage_is_found_and_nothing_is_written(at):
     found = problems(examine(workdir=str(torn), data=str(store)))
     assert sorted(str(p) for p in torn.rglob("*")) == before
     assert [p for p in found if "the bucket is gone; make it again" in p]
-    assert [p for p in found if "checkpoints/1 cannot be read" in p and "move that folder" in p]
+    assert [p for p in found if "checkpoints/1 is damaged" in p and "from a copy" in p]
     assert [p for p in found if "train-00000.arrayrecord: has" in p]
     assert len(found) == 3
 

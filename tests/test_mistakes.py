@@ -169,8 +169,8 @@ MISTAKES = [
     ("main --config={at}/t5.py --workdir={at}/run", "is not the same file", "another --workdir"),
     (EVAL + "run --config.optimizer.learning_rate=1", "started with 0.01", "leave it out"),
     (EVAL + "run --config.data.path={at}/other_store", "tokenizer_sha256", "put back"),
-    (EVAL + "torn_run", "checkpoints/1 cannot be read", "move that folder away"),
-    (EVAL + "meta_run", "checkpoints/1 cannot be read", "move that folder away"),
+    (EVAL + "torn_run", "checkpoints/1 is damaged", "bring it back from a copy"),
+    (EVAL + "meta_run", "checkpoints/1 is damaged", "bring it back from a copy"),
     (EVAL + "config_run", "is no run's config", "restore it"),
     (EVAL + "nowhere", "holds no run", "train one there first"),
     (SCORE + "--input={at}/text.jsonl --step=5", "no checkpoint of step 5", "there is 1: take one"),
@@ -308,7 +308,7 @@ def test_the_traceback_of_a_defect_goes_to_a_file(at, monkeypatch, tmp_path):
 
 
 def test_the_log_of_a_run_takes_the_traceback(at, monkeypatch):
-    monkeypatch.setattr(runner, "run_evaluation", failing(ZeroDivisionError("one")))
+    monkeypatch.setattr(runner, "evaluation_row", failing(ZeroDivisionError("one")))
     shutil.copytree(at / "run", at / "failing", dirs_exist_ok=True)
     done = tool_run.run("main", f"--workdir={at}/failing", "--mode=eval")
     explained(done, "ZeroDivisionError: one", f"{at}/failing/lmjax.log")

@@ -1,12 +1,17 @@
 """Checkpoints: one Orbax composite per step, saved behind the training.
 
     checkpoints/STEP/state   the arrays of `TrainState`
-    checkpoints/STEP/meta    JSON: step, seed, hardware, data and tokenizer identity, versions
+    checkpoints/STEP/meta    JSON: step, seed, hardware, data and tokenizer identity, versions, and
+                             the fingerprint of every array, taken on the device that held it
+    checkpoints/STEP.sha256  of every file, once the save has landed
 
 Orbax writes into a temporary directory and renames it when it is whole, so a directory whose name
 is a number is a finished save; on GCS, which cannot rename, it is one that holds Orbax's commit
 marker. A save that fails in the background is raised at the next call;
 nothing believes in a step before its save has landed.
+
+A step is sound when its files are what was saved and its arrays have their fingerprints. A run was
+killed before it could write the sums: then the fingerprints alone decide.
 """
 
 from __future__ import annotations
@@ -14,7 +19,9 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
 
@@ -25,9 +32,14 @@ import tensorstore
 from absl import logging as absl_logging
 from etils import epath
 
-from lmjax import paths
+from lmjax import faults, paths
 from lmjax.errors import UserError
+from lmjax.train import fingerprint, stored, sums
 from lmjax.train.state import TrainState
+
+
+class DamagedError(UserError):
+    """A checkpoint is not what was saved."""
 
 
 def versions() -> dict[str, str]:
@@ -68,9 +80,17 @@ class Checkpoints:
         # Orbax takes no relative path; and a URL is not to be resolved.
         self._directory = directory if paths.is_remote(directory) else directory.resolve()
         self.name = name or os.fspath(self._directory)
+        self._keep, self._keep_period, self._read_only = keep, keep_period, read_only
+        self._verified: dict[int, str | None] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._landing: Future | None = None
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        read_only = self._read_only
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            keep_period=keep_period,
+            max_to_keep=self._keep,
+            keep_period=self._keep_period,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
             read_only=read_only,
@@ -78,28 +98,81 @@ class Checkpoints:
             save_interval_steps=0 if read_only else 1,
         )
         with paths.errors(self._directory), _quiet() if read_only else contextlib.nullcontext():
-            self._manager = ocp.CheckpointManager(
+            return ocp.CheckpointManager(
                 self._directory, options=options, item_names=("state", "meta")
             )
 
     def steps(self) -> list[int]:
-        """The steps that are wholly on disk, ascending."""
+        """The steps that are wholly on disk, ascending; waits for the one on its way there."""
+        self.wait()
         return sorted(self._manager.all_steps())
 
     def latest(self) -> int | None:
         """The newest step that is wholly on disk."""
         return max(self.steps(), default=None)
 
+    def problem(self, step: int) -> str | None:
+        """What is wrong with the files of a step, by their SHA-256; None: nothing is known.
+
+        They are read once, however often this is asked.
+        """
+        if step not in self._verified:
+            self._verified[step] = sums.problem(os.fspath(self._directory), step)
+        return self._verified[step]
+
+    def put_aside(self, step: int) -> str:
+        """Renames a step, so that it is none any more; returns the new name."""
+        new = f"damaged_{step}_{time.time_ns()}"
+        for old, now in ((str(step), new), (sums.name(step), sums.name(new))):
+            paths.move(os.fspath(self._directory / old), os.fspath(self._directory / now))
+        self._manager.reload()
+        return new
+
+    def seal(self, step: int) -> None:
+        """Writes the sums of a sound step that has none."""
+        if not sums.exists(os.fspath(self._directory), step):
+            sums.write(os.fspath(self._directory), step)
+
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-        """Copies the state off the device, then writes it while training goes on."""
+        """Copies the state off the device, then writes it while training goes on.
+
+        Raises:
+          Exception: this save, or the one before, could not be written.
+        """
         self.wait()
-        meta = _described(step, meta)
+        meta = _described(step, {**meta, "fingerprint": fingerprint.of(state)})
         chunked = jax.tree.map(_chunks, state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state, save_args=chunked), meta=ocp.args.JsonSave(meta)
         )
-        with paths.errors(self._directory):
-            self._manager.save(step, args=args)
+        if step not in self._manager.all_steps():  # else its sums could not be written
+            with paths.errors(self._directory):
+                self._manager.save(step, args=args)
+        self._landing = self._thread.submit(self._land, step)
+
+    def _land(self, step: int) -> None:
+        """Waits until a save is in its place, then adds its sums."""
+        try:
+            with paths.errors(self._directory):
+                faults.at("saving", step)
+                self._manager.wait_until_finished()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._manager.close()
+            self._manager = self._open()  # which takes the leftovers away
+            raise
+        faults.at("landed", step)
+        if jax.process_index() == 0:
+            sums.write(os.fspath(self._directory), step)
+            if not paths.is_remote(self._directory):
+                sums.remove_others(os.fspath(self._directory), self._manager.all_steps())
+        self._verified[step] = None
+        faults.at("saved", step)
+
+    def failed(self) -> bool:
+        """Whether the last save has failed; `wait` raises why."""
+        landing = self._landing
+        return landing is not None and landing.done() and landing.exception() is not None
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
@@ -108,10 +181,18 @@ class Checkpoints:
             return dict(self._manager.restore(step, args=args)["meta"])
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
-        """The state of `step`, laid out by `shardings` whatever the mesh that saved it."""
+        """The state of `step`, laid out by `shardings` whatever the mesh that saved it.
+
+        Raises:
+          DamagedError: it is not what was saved.
+          UserError: it cannot be read.
+        """
         args = ocp.args.Composite(state=ocp.args.StandardRestore(_targets(abstract, shardings)))
         with self._reading(step):
-            return self._manager.restore(step, args=args)["state"]
+            stored.check(self._stored(step), stored.names(abstract))
+            state = self._manager.restore(step, args=args)["state"]
+        self._check(step, state)
+        return state
 
     def restore_params(self, step: int, abstract: Any, shardings: Any) -> Any:
         """As `restore`, of the parameters alone: the optimizer's moments are not even read."""
@@ -120,64 +201,101 @@ class Checkpoints:
         args = ocp.args.PyTreeRestore(target, restore_args=how, partial_restore=True)
         # The manager knows one way to restore `state`, and it is that of the whole.
         with self._reading(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(self._directory / str(step) / "state", args)["params"]
+            stored.check(self._stored(step), stored.names({"params": abstract}))
+            found = checkpointer.restore(self._directory / str(step) / "state", args)
+        self._check(step, {"params": found["params"]})
+        return found["params"]
+
+    def _check(self, step: int, tree: Any) -> None:
+        """Compares arrays with their fingerprints; checkpoints of weights alone have none."""
+        if changed := fingerprint.changed(tree, self.meta(step).get("fingerprint", {})):
+            self._damaged(step, f"{changed[0]} is not what was saved")
+
+    def _damaged(self, step: int, why: str) -> None:
+        raise DamagedError(
+            f"checkpoint {self.name}/{step} is damaged: {why}; bring it back from a copy, or take "
+            "another step"
+        )
+
+    def _stored(self, step: int) -> tensorstore.KvStore:
+        return stored.open_state(_kvstore(self._directory / str(step) / "state"))
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
+        if (why := self.problem(step)) is not None:
+            self._damaged(step, why)
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
+            why = f"{type(error).__name__}: {_first_line(error)}"
+            if not sums.exists(os.fspath(self._directory), step):
+                self._damaged(step, why)
             raise UserError(
-                f"checkpoint {self.name}/{step} cannot be read "
-                f"({type(error).__name__}: {_first_line(error)}), nothing was overwritten; "
-                "move that folder away to go on from an older one"
+                f"checkpoint {self.name}/{step} cannot be read ({why}), though its files are "
+                "what was saved; nothing was overwritten"
             ) from error
 
-    def arrays(self, step: int, names: Iterable[str]) -> dict[str, tensorstore.TensorStore]:
+    def arrays(
+        self, step: int, shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, tensorstore.TensorStore]:
         """The parameters of `step` by path ("embed/token"), read slice by slice when asked for.
 
+        Args:
+          step: which.
+          shapes: of the parameters by path, as the config has them.
+
         Raises:
-          UserError: one of them is not there.
+          UserError: one of them is not there, or has another shape.
         """
         store = {"driver": "ocdbt", "base": _kvstore(self._directory / str(step) / "state")}
         opened = {}
+        names = {name: ".".join(["params", *name.split("/")]) for name in shapes}
         with self._reading(step):
-            for name in names:
-                path = ".".join(["params", *name.split("/")]) + "/"
-                spec = {"driver": "zarr", "kvstore": {**store, "path": path}}
+            stored.check(self._stored(step), {names[k]: shape for k, shape in shapes.items()})
+            for name, path in names.items():
+                spec = {"driver": "zarr", "kvstore": {**store, "path": f"{path}/"}}
                 opened[name] = tensorstore.open(spec, open=True, read=True)
             return {name: future.result() for name, future in opened.items()}
 
-    def read_whole(self, step: int) -> int:
+    def read_whole(self, step: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """Reads every stored value of `step` and decodes its parameters; returns their bytes.
 
+        Args:
+          step: which.
+          shapes: of the parameters by path, as the config has them.
+
         Raises:
-          UserError: one cannot be read, or a parameter is not finite.
+          UserError: one cannot be read, is of another shape or not finite.
         """
-        base = _kvstore(self._directory / str(step) / "state")
-        num_bytes, weights = 0, set()
+        num_bytes = 0
         with self._reading(step):
-            values = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+            arrays, values = self.arrays(step, shapes), self._stored(step)
             for key in values.list().result():
                 num_bytes += len(values.read(key).result().value)
-                folder, _, file = key.decode().rpartition("/")
-                if folder.startswith("params.") and file == ".zarray":
-                    weights.add(folder.removeprefix("params.").replace(".", "/"))
-            if not weights:
-                raise ValueError("there are no parameters in it")
-            for name, array in self.arrays(step, sorted(weights)).items():
+            for name, array in arrays.items():
                 if not np.isfinite(array.read().result()).all():
                     raise ValueError(f"parameter {name} is not finite")
         return num_bytes
 
     def wait(self) -> None:
-        """Returns when nothing is being written any more."""
-        with paths.errors(self._directory):
-            self._manager.wait_until_finished()
+        """Returns when nothing is being written any more.
+
+        Raises:
+          Exception: the last save could not be written; it is forgotten afterwards.
+        """
+        landing, self._landing = self._landing, None
+        if landing is not None:
+            landing.result()
 
     def close(self) -> None:
         """Finishes and frees what the manager holds."""
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._manager.close()
 
 
 def save_weights(directory: str, params: Any, meta: dict[str, Any]) -> None:
@@ -212,6 +330,7 @@ def save_weights(directory: str, params: Any, meta: dict[str, Any]) -> None:
         )
         manager.save(0, args=args)
         manager.close()
+    sums.write(os.path.abspath(directory), 0)
 
 
 _CHUNK_BYTES, _FILE_BYTES = 64 << 20, 256 << 20

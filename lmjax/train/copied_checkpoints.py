@@ -2,8 +2,8 @@
 
 Orbax 0.12 writes to local folders and to GCS. For any other URL a save goes to the cache folder
 and a thread copies it, the commit marker last: the name that Orbax gives it on GCS, with the same
-meaning, so that a step without one is unfinished. A run that goes on
-brings the newest step back, a reader the one it is asked for.
+meaning, so that a step without one is unfinished. A run that goes on brings the newest step back
+(or, if that is damaged, one before), a reader the one it is asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from lmjax import paths
 from lmjax.data.files import writing
 from lmjax.errors import UserError
+from lmjax.train import sums
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.state import TrainState
 
@@ -84,8 +86,10 @@ def _downloaded(url: str, step: int) -> Iterator[str]:
 
 def _download(url: str, step: int, folder: str) -> None:
     source = paths.join(url, str(step))
-    names = [name for name in paths.find(source) if name != _MARKER]
-    paths.download(source, os.path.join(folder, str(step)), names)
+    names = [f"{step}/{name}" for name in paths.find(source)]
+    if sums.exists(url, step):
+        names.append(sums.name(step))
+    paths.download(url, folder, names)
 
 
 class CopiedCheckpoints:
@@ -101,40 +105,80 @@ class CopiedCheckpoints:
             self._steps, unfinished = _steps(url)
             for step in unfinished:  # a killed run was about to write or to delete it
                 paths.remove(self._url_of(step))
-            if (step := self.latest()) is not None:
-                _download(url, step, self._folder)
-            self._local = Checkpoints(self._folder, keep=1, name=url)
+                paths.remove(self._sums_of(step))
+            self._local = self._open()
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
+
+    def _open(self) -> Checkpoints:
+        return Checkpoints(self._folder, keep=1, name=self._url)
 
     @property
     def name(self) -> str:
         """Where they are."""
         return self._url
 
-    def latest(self) -> int | None:
-        """The newest step that is wholly in the store; waits for the one on its way there."""
+    def steps(self) -> list[int]:
+        """The steps that are wholly in the store, ascending; waits for the one on its way there."""
         self.wait()
-        return max(self._steps, default=None)
+        return sorted(self._steps)
+
+    def latest(self) -> int | None:
+        """The newest of them."""
+        return max(self.steps(), default=None)
+
+    def problem(self, step: int) -> str | None:
+        """As `Checkpoints.problem`, of the copy that it was brought here as."""
+        return self._brought(step).problem(step)
+
+    def put_aside(self, step: int) -> str:
+        """Renames a step in the store, so that it is none any more; returns the new name."""
+        new, local = f"damaged_{step}_{time.time_ns()}", self._brought(step)
+        paths.remove(paths.join(self._url_of(step), _MARKER))
+        paths.move(self._url_of(step), paths.join(self._url, new))
+        paths.move(self._sums_of(step), paths.join(self._url, sums.name(new)))
+        self._steps.discard(step)
+        local.put_aside(step)
+        return new
+
+    def seal(self, step: int) -> None:
+        """Writes the sums of a sound step that has none."""
+        if not sums.exists(self._url, step):
+            self._brought(step).seal(step)
+            self._upload_sums(step)
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Copies the state off the device, then writes and uploads it while training goes on."""
         self.wait()
-        self._local.save(step, state, meta)
+        if step not in self._local.steps():  # else the copying failed
+            self._local.save(step, state, meta)
         self._copying = self._thread.submit(self._copy, step)
 
+    def failed(self) -> bool:
+        """Whether the last save has failed; `wait` raises why."""
+        copying = self._copying
+        return copying is not None and copying.done() and copying.exception() is not None
+
     def meta(self, step: int) -> dict[str, Any]:
-        """The JSON part of the newest checkpoint."""
-        return self._local.meta(step)
+        """The JSON part of a checkpoint."""
+        return self._brought(step).meta(step)
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
-        """As `Checkpoints.restore`, of the newest checkpoint."""
-        return self._local.restore(step, abstract, shardings)
+        """As `Checkpoints.restore`."""
+        return self._brought(step).restore(step, abstract, shardings)
 
     def restore_params(self, step: int, abstract: Any, shardings: Any) -> Any:
-        """As `Checkpoints.restore_params`, of the newest checkpoint."""
-        return self._local.restore_params(step, abstract, shardings)
+        """As `Checkpoints.restore_params`."""
+        return self._brought(step).restore_params(step, abstract, shardings)
+
+    def _brought(self, step: int) -> Checkpoints:
+        """The local checkpoints, `step` of the store among them."""
+        if step not in self._local.steps():
+            self._local.close()
+            _download(self._url, step, self._folder)
+            self._local = self._open()
+        return self._local
 
     def wait(self) -> None:
         """Returns when nothing is being written or copied any more; raises what went wrong."""
@@ -153,15 +197,24 @@ class CopiedCheckpoints:
 
     def _copy(self, step: int) -> None:
         self._local.wait()
-        names = [name for name in paths.files_below(self._folder_of(step)) if name != _MARKER]
-        paths.upload(self._folder_of(step), self._url_of(step), names)
-        paths.write_bytes(paths.join(self._url_of(step), _MARKER), b"")
+        folder, url = self._folder_of(step), self._url_of(step)
+        paths.upload(folder, url, [name for name in paths.files_below(folder) if name != _MARKER])
+        self._upload_sums(step)
+        marker = paths.read_bytes(os.path.join(folder, _MARKER))
+        paths.write_bytes(paths.join(url, _MARKER), marker or b"")
         self._steps.add(step)
         for old in sorted(self._steps)[: -self._keep]:
             if self._period is None or old % self._period:
                 self._steps.remove(old)
                 paths.remove(paths.join(self._url_of(old), _MARKER))
                 paths.remove(self._url_of(old))
+                paths.remove(self._sums_of(old))
+
+    def _upload_sums(self, step: int) -> None:
+        paths.upload(self._folder, self._url, [sums.name(step)])
+
+    def _sums_of(self, step: int) -> str:
+        return paths.join(self._url, sums.name(step))
 
     def _url_of(self, step: int) -> str:
         return paths.join(self._url, str(step))

@@ -14,8 +14,8 @@ from typing import Any
 from lmjax.train.state import TrainState
 
 
-class InterruptedStepError(Exception):
-    """Raised by a train step that gives up before it has touched the state."""
+class StoppedError(Exception):
+    """Raised by batches, or by a train step that has not touched the state, to end the loop."""
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -48,10 +48,9 @@ def run(
     """
     step = start
     while step < stop and not interrupted():
-        batch = next(batches)
         try:
-            state, metrics = train_step(step + 1, state, batch)
-        except InterruptedStepError:
+            state, metrics = train_step(step + 1, state, next(batches))
+        except StoppedError:
             break
         step += 1
         for callback in callbacks:

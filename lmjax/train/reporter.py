@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from lmjax.errors import UserError
-from lmjax.train import loss
+from lmjax.train import guard, loss
 from lmjax.train.console import Console, count, duration, logger
 from lmjax.train.metrics import MetricsWriter, of_sources
 from lmjax.train.state import TrainState, token_counts, total_tokens
@@ -46,6 +46,7 @@ class Reporter:
         num_steps: int,
         start: int,
         start_tokens: jax.Array,
+        start_skipped: int = 0,
         exact_likelihood: bool,
         flops_per_token: float,
         peak_flops: float | None,
@@ -57,6 +58,7 @@ class Reporter:
         Args:
           num_steps, start: last step of the run, and the one before its first here.
           start_tokens: `TrainState.tokens` there.
+          start_skipped: updates that were not made until there.
           exact_likelihood: of the objective.
           flops_per_token, peak_flops: of all devices; None: not known.
           names: of the sources of a mixture.
@@ -69,6 +71,7 @@ class Reporter:
         self._pending: tuple[int, dict[str, Any], bool] | None = None
         self._clock = time.monotonic()
         self._clock_step, self._clock_tokens = start, total_tokens(start_tokens)
+        self._skipped = start_skipped
         self._rate = ""
         self._recent: deque[tuple[float, float]] = deque(maxlen=_PLATEAU_ROWS)
 
@@ -87,7 +90,7 @@ class Reporter:
             return
         step, metrics, wanted = self._pending
         self._pending = None
-        value = float(metrics["loss"])
+        value, skips = jax.device_get((metrics["loss"], metrics["guard"]))
         if step == self._start + 1:
             seconds = time.monotonic() - self._clock
             self._console.line(
@@ -100,7 +103,9 @@ class Reporter:
             self._clock, self._clock_step = time.monotonic(), step
             self._clock_tokens = total_tokens(metrics["tokens"])
         self._console.step(step, f"loss {value:.3f}{self._rate}")
-        self._require_finite(step, value)
+        if skips["skipped"] > self._skipped:
+            self._skipped = int(skips["skipped"])
+            self._tell_skip(step, float(value), float(metrics["grad_norm"]), skips)
 
     def micro(self, step: int, done: int, total: int, sums: dict[str, jax.Array]) -> None:
         """News from within a step of several micro-batches (waits for the device)."""
@@ -140,8 +145,12 @@ class Reporter:
         self._writer.sync()
 
     def _row(self, step: int, metrics: dict[str, Any]) -> None:
+        if not metrics["window"]["weight"]:
+            return  # no update since the last row, and so nothing to tell of one
         row = loss.summarise(metrics["window"], exact_likelihood=self._exact, names=self._names)
-        row["grad_norm"] = float(metrics["grad_norm"])
+        if np.isfinite(metrics["grad_norm"]):
+            row["grad_norm"] = float(metrics["grad_norm"])
+        row["skipped_updates"] = int(metrics["guard"]["skipped"])
         row["learning_rate"] = float(metrics["learning_rate"])
         row["tokens"] = total_tokens(metrics["tokens"])
         if self._names:
@@ -162,18 +171,26 @@ class Reporter:
         self._console.line(
             f"step {step}/{self._num_steps}  loss {row['loss']:.4f} "
             f"(unigram {row['unigram_loss']:.4f})  lr {row['learning_rate']:.2e}  "
-            f"|g| {row['grad_norm']:.2f}{self._rate}"
+            f"|g| {row.get('grad_norm', np.nan):.2f}{self._rate}"
             + (f"  {duration(eta)} to go" if step < self._num_steps else "")
         )
         self._watch_plateau(step, row)
 
-    def _require_finite(self, step: int, value: float) -> None:
-        if not math.isfinite(value):
+    def _tell_skip(self, step: int, value: float, norm: float, skips: dict[str, Any]) -> None:
+        """Says that an update was not made.
+
+        Raises:
+          UserError: it was the last of too many.
+        """
+        said = f"step {step}: loss {value:.4g}, gradient norm {norm:.4g}"
+        if skips["in_a_row"] >= guard.LIMIT:
             raise UserError(
-                f"the loss is {value} at step {step}; nothing was saved since it broke. Lower "
-                "optimizer.learning_rate or lengthen schedule.warmup_steps, and run again "
-                "in another --workdir (--debug names the operation that made the first NaN)"
+                f"{said}, the {guard.LIMIT}th update in a row that is not finite; nothing was "
+                "saved since the first. Lower optimizer.learning_rate or lengthen "
+                "schedule.warmup_steps, and run again in another --workdir (--debug names the "
+                "operation that made the first NaN)"
             )
+        logger.warning(f"{said}: this update was not made ({self._skipped:,} in all)")
 
     def _watch_plateau(self, step: int, row: dict[str, Any]) -> None:
         """Says so when a run has learned word frequencies and nothing else."""

@@ -32,6 +32,7 @@ from lmjax.optim.schedule import Schedule, make_schedule
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
 from lmjax.train import device as device_lib
+from lmjax.train import guard
 from lmjax.train import state as state_lib
 from lmjax.train.state import TrainState
 from lmjax.train.step import TrainStep, make_eval_step
@@ -135,12 +136,12 @@ class Program:
             self.batch_spec(),
             self.shardings,
             self.config.train.seed,
-            self.num_sources,
+            counted(self.config),
         )
 
     def init_around(self, params: Any) -> TrainState:
         """A fresh state around given parameters, which lie where `shardings` wants them."""
-        return state_lib.init_around(self.optimizer, params, self.shardings, self.num_sources)
+        return state_lib.init_around(self.optimizer, params, self.shardings, counted(self.config))
 
     def host_rows(self, micro_rows: int, num_micro: int) -> np.ndarray:
         """Which rows of `num_micro` micro-batches this host holds."""
@@ -149,6 +150,11 @@ class Program:
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This host's rows -> the global device batch."""
         return rules_lib.place(batch, self.batch_sharding)
+
+
+def counted(config: Config) -> state_lib.Counted:
+    """What the counters of a run's state are made for."""
+    return state_lib.Counted(len(config.data.paths), config.train.skip_spikes)
 
 
 def make_ids(config: Config, tokenizer: AnyTokenizer) -> Ids:
@@ -238,9 +244,7 @@ def make_program(
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
     axes = axis_names(state_lib.named_params(model, spec))
     optimizer = make_optimizer(config.optimizer, schedule, axes)
-    abstract, shardings = state_lib.abstract_state(
-        model, optimizer, spec, mesh, len(config.data.paths)
-    )
+    abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh, counted(config))
     return Program(
         config,
         objective,
@@ -311,8 +315,10 @@ class Steps:
         return self.train_step(state, self.micro_batches(batch), fresh, on_micro)
 
 
-def make_steps(program: Program, tables: Mapping[str, np.ndarray]) -> Steps:
-    """Steps of `program` that report against `tables`."""
+def make_steps(
+    program: Program, tables: Mapping[str, np.ndarray], judge: guard.Judge = guard.judge
+) -> Steps:
+    """Steps of `program` that report against `tables`; `judge` says which updates are made."""
     train = program.config.train
     train_step = TrainStep(
         program.model,
@@ -324,6 +330,7 @@ def make_steps(program: Program, tables: Mapping[str, np.ndarray]) -> Steps:
         seed=train.seed,
         z_loss=train.z_loss,
         num_sources=program.num_sources,
+        judge=judge,
     )
     eval_step = make_eval_step(
         program.model,

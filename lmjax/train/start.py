@@ -28,8 +28,8 @@ from lmjax.nn import heads
 from lmjax.train import workdir
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.copied_checkpoints import CopiedCheckpoints, reading
-from lmjax.train.setup import Program
-from lmjax.train.state import TrainState, with_sources
+from lmjax.train.setup import Program, counted
+from lmjax.train.state import TrainState, with_counters
 from lmjax.train.trained import special_ids
 
 
@@ -256,8 +256,7 @@ def from_run(program: Program) -> tuple[TrainState, str]:
                 "moments; leave it out"
             )
         else:
-            num_sources = len(theirs.data.paths)
-            target = with_sources(program.abstract, program.shardings, num_sources)
+            target = with_counters(program.abstract, program.shardings, counted(theirs))
             trained = checkpoints.restore(step, *target)
             moments = _restarted(trained.opt_state)
             state = dataclasses.replace(program.init_around(trained.params), opt_state=moments)

@@ -19,7 +19,7 @@ import optax
 from jax.sharding import Mesh
 
 from lmjax.parallel.rules import state_shardings
-from lmjax.train import loss
+from lmjax.train import guard, loss
 
 
 @flax.struct.dataclass
@@ -33,6 +33,7 @@ class TrainState:
       window: sums of `loss.sums` since the last row of metrics, float32 scalars, and vectors [K]
         where there are K > 1 sources.
       tokens: uint32 [2] or [2, K], real tokens seen as (high, low) words of a 64-bit count.
+      guard: what decides whether updates are made, as `guard.zeros` has it.
     """
 
     step: jax.Array
@@ -40,6 +41,7 @@ class TrainState:
     opt_state: Any
     window: dict[str, jax.Array]
     tokens: jax.Array
+    guard: guard.Guard
 
 
 def add_tokens(tokens: jax.Array, more: jax.Array) -> jax.Array:
@@ -60,25 +62,36 @@ def total_tokens(tokens: jax.Array) -> int:
     return sum(token_counts(tokens))
 
 
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """What the shapes of the counters depend on."""
+
+    num_sources: int = 1
+    skip_spikes: bool = False
+
+    def zeros(self) -> dict[str, Any]:
+        """The counters at their start, by the names of their fields."""
+        of_each = () if self.num_sources == 1 else (self.num_sources,)
+        return {
+            "window": loss.zeros(self.num_sources),
+            "tokens": jnp.zeros((2, *of_each), jnp.uint32),
+            "guard": guard.zeros(self.skip_spikes),
+        }
+
+
+_ONE_SOURCE = Counted()
+
+
 def create(
-    optimizer: optax.GradientTransformation, params: Any, num_sources: int = 1
+    optimizer: optax.GradientTransformation, params: Any, counted: Counted = _ONE_SOURCE
 ) -> TrainState:
     """A state at step 0; where parameters carry their logical axis names, the moments do, too."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        **_counters(num_sources),
+        **counted.zeros(),
     )
-
-
-def _counters(num_sources: int) -> dict[str, Any]:
-    """What is counted from step to step, at its start."""
-    of_each = () if num_sources == 1 else (num_sources,)
-    return {
-        "window": loss.zeros(num_sources),
-        "tokens": jnp.zeros((2, *of_each), jnp.uint32),
-    }
 
 
 _INIT = 0  # name of the initialisation's random stream; `step.py` names the others
@@ -106,22 +119,22 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     batch: dict[str, jax.ShapeDtypeStruct],
     mesh: Mesh,
-    num_sources: int = 1,
+    counted: Counted = _ONE_SOURCE,
 ) -> tuple[TrainState, TrainState]:
     """Shapes of the state, and the sharding of each leaf, before anything is allocated.
 
     Raises:
       UserError: a dim does not divide over its axis of the mesh.
     """
-    named = jax.eval_shape(lambda: create(optimizer, _params(model, _zeros(batch), 0), num_sources))
+    named = jax.eval_shape(lambda: create(optimizer, _params(model, _zeros(batch), 0), counted))
     return nn.unbox(named), state_shardings(named, mesh)
 
 
-def with_sources(
-    abstract: TrainState, shardings: TrainState, num_sources: int
+def with_counters(
+    abstract: TrainState, shardings: TrainState, counted: Counted
 ) -> tuple[TrainState, TrainState]:
-    """What `abstract_state` gives for as many sources."""
-    counters = jax.eval_shape(lambda: _counters(num_sources))
+    """What `abstract_state` gives with other counters."""
+    counters = jax.eval_shape(counted.zeros)
     replicated = jax.tree.map(lambda _: shardings.tokens, counters)
     return dataclasses.replace(abstract, **counters), dataclasses.replace(shardings, **replicated)
 
@@ -132,11 +145,11 @@ def init(
     batch: dict[str, jax.ShapeDtypeStruct],
     shardings: TrainState,
     seed: int,
-    num_sources: int = 1,
+    counted: Counted = _ONE_SOURCE,
 ) -> TrainState:
     """A fresh state, born sharded: no device ever holds a parameter that is not its own."""
     make = jax.jit(
-        lambda seed: nn.unbox(create(optimizer, _params(model, _zeros(batch), seed), num_sources)),
+        lambda seed: nn.unbox(create(optimizer, _params(model, _zeros(batch), seed), counted)),
         out_shardings=shardings,
     )
     return make(seed)
@@ -146,11 +159,11 @@ def init_around(
     optimizer: optax.GradientTransformation,
     params: Any,
     shardings: TrainState,
-    num_sources: int = 1,
+    counted: Counted = _ONE_SOURCE,
 ) -> TrainState:
     """A state at step 0 with parameters that are there already; they are used up."""
     make = jax.jit(
-        lambda params: create(optimizer, params, num_sources),
+        lambda params: create(optimizer, params, counted),
         out_shardings=shardings,
         donate_argnums=0,
     )

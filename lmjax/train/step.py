@@ -23,6 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lmjax import batch as batch_lib
 from lmjax.optim.schedule import Schedule
+from lmjax.train import guard as guard_lib
 from lmjax.train import loss
 from lmjax.train.state import TrainState, add_tokens
 
@@ -42,7 +43,8 @@ class TrainStep:
     """(state, micro-batches, fresh window?) -> (state, metrics); see the module's docstring.
 
     metrics: `loss` of this step, `window` sums since the last row, `grad_norm` before clipping,
-    `learning_rate`, `tokens` seen as two words; all on the device, and nothing waits for them.
+    `learning_rate`, `tokens` seen as two words, `guard`'s counts of updates that were not made; all
+    on the device, and nothing waits for them.
     """
 
     def __init__(
@@ -57,22 +59,23 @@ class TrainStep:
         seed: int,
         z_loss: float,
         num_sources: int,
+        judge: guard_lib.Judge = guard_lib.judge,
     ):
         self._model, self._optimizer, self._schedule = model, optimizer, schedule
         self._tables, self._seed, self._z_loss = tables, seed, z_loss
-        self._num_sources = num_sources
+        self._num_sources, self._judge = num_sources, judge
         replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
         # A prefix of the tree: one sharding stands for all scalars below it.
         sums = Accumulated(state_shardings.params, replicated, replicated)
         params, state, rows = state_shardings.params, state_shardings, batch_sharding
-        self._zeros = jax.jit(self._nothing, in_shardings=(params,), out_shardings=sums)
+        self.zeros = jax.jit(self._nothing, in_shardings=(params,), out_shardings=sums)
         self._next = jax.jit(
             self._accumulate,
             in_shardings=(sums, params, replicated, replicated, rows, replicated),
             out_shardings=sums,
             donate_argnums=0,
         )
-        self._update = jax.jit(
+        self.update = jax.jit(
             self._apply,
             in_shardings=(state, sums, replicated),
             out_shardings=(state, replicated),
@@ -103,14 +106,14 @@ class TrainStep:
         """
         if len(micro_batches) == 1:
             return self._fused(state, self._tables, micro_batches[0], fresh)
-        total = self._zeros(state.params)
+        total = self.zeros(state.params)
         for i, batch in enumerate(micro_batches):
             # A copy, since the sums are donated; read while the next micro-batch runs.
             before = jax.tree.map(jnp.copy, total.sums)
             total = self._next(total, state.params, state.step, self._tables, batch, i)
             if i:
                 on_micro(i, before)
-        return self._update(state, total, fresh)
+        return self.update(state, total, fresh)
 
     def _gradients(self, params, step, tables, batch, index) -> Accumulated:
         key = jax.random.fold_in(jax.random.key(self._seed), _DROPOUT)
@@ -147,20 +150,34 @@ class TrainStep:
     def _apply(self, state: TrainState, total: Accumulated, fresh) -> tuple[TrainState, dict]:
         weight = jnp.maximum(total.sums["weight"], 1.0)
         grads = jax.tree.map(lambda g: g / weight, total.grads)
+        value, norm = total.sums["nats"] / weight, optax.tree.norm(grads)
+        made, guard = self._judge(state.guard, value, norm)
         updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        keep = lambda new, old: jnp.where(made, new, old)
         window = jax.tree.map(
-            lambda old, new: jnp.where(fresh, 0.0, old) + new, state.window, total.sums
+            lambda old, new: jnp.where(fresh, 0.0, old) + jnp.where(made, new, 0.0),
+            state.window,
+            total.sums,
         )
         tokens = add_tokens(state.tokens, total.tokens)
         metrics = {
-            "loss": total.sums["nats"] / weight,
+            "loss": value,
             "window": window,
-            "grad_norm": optax.tree.norm(grads),
-            "learning_rate": self._schedule(state.step),
+            "grad_norm": norm,
+            # The optimizer's own count stands still where no update is made.
+            "learning_rate": self._schedule(state.step - state.guard["skipped"]),
             "tokens": tokens,
+            "guard": {name: guard[name] for name in ("skipped", "in_a_row")},
         }
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, window, tokens), metrics
+        return TrainState(
+            step=state.step + 1,
+            params=jax.tree.map(keep, params, state.params),
+            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
+            window=window,
+            tokens=tokens,
+            guard=guard,
+        ), metrics
 
     def _whole(self, state: TrainState, tables, batch, fresh) -> tuple[TrainState, dict]:
         return self._apply(

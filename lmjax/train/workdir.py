@@ -20,11 +20,12 @@ from typing import Any
 import filelock
 from etils import epath
 
+from lmjax import confine, paths
 from lmjax import fields as fields_lib
-from lmjax import paths
 from lmjax.config import Config
+from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.files import writing
-from lmjax.errors import UserError
+from lmjax.errors import UserError, reason
 from lmjax.train.console import logger
 from lmjax.train.lease import Lease
 from lmjax.train.mirror import Mirror
@@ -63,6 +64,7 @@ class Workdir:
         self.path = epath.Path(path).expanduser()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            confine.check_links(self.path)
             self._lock = filelock.FileLock(str(self.path / ".lock"))
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -79,6 +81,14 @@ class Workdir:
     @property
     def metrics(self) -> epath.Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def ledger(self) -> epath.Path:
+        return self.path / "ledger.jsonl"
+
+    @property
+    def starts(self) -> epath.Path:
+        return self.path / "starts.jsonl"
 
     @property
     def log(self) -> epath.Path:
@@ -114,7 +124,11 @@ class Workdir:
         finally:
             if self._mirror is not None:
                 self._mirror.close()
-            self._lock.release()
+            self.unlock()
+
+    def unlock(self) -> None:
+        """Lets go of the lock and of nothing else."""
+        self._lock.release()
 
     def keep_tokenizer(self, source: epath.PathLike, *, replace: bool = False) -> None:
         """Copies a tokenizer's folder here, so that the workdir is whole without the data."""
@@ -123,7 +137,7 @@ class Workdir:
         if not self.tokenizer.exists():
             temporary = self.path / ".tokenizer.tmp"
             with writing(self.tokenizer):
-                shutil.copytree(source, temporary, dirs_exist_ok=True)
+                tokenizer_lib.copy(source, temporary)
                 temporary.replace(self.tokenizer)
 
     def write(self, run: RunConfig) -> None:
@@ -175,9 +189,9 @@ def parse(data: bytes, file: str) -> RunConfig:
                 "use the version of lmjax that wrote it"
             )
         return RunConfig(fields_lib.from_dict(raw["config"]), raw["source"], raw["changes"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{file} is no run's config ({type(error).__name__}: {error}); "
+            f"{file} is no run's config ({type(error).__name__}: {reason(error)}); "
             "restore it or give another --workdir"
         ) from None
 

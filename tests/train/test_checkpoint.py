@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import tensorstore
 
+from lmjax.train import guard
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.state import TrainState
 
@@ -21,7 +22,11 @@ def test_parameters_are_restored_without_the_moments(tmp_path):
     params, *moments = (
         {"a": {"kernel": jnp.asarray(rng.normal(size=(500, 400)), jnp.float32)}} for _ in range(3)
     )
-    scalars = {"window": {"nats": jnp.float32(1)}, "tokens": jnp.zeros(2, jnp.uint32)}
+    scalars = {
+        "window": {"nats": jnp.float32(1)},
+        "tokens": jnp.zeros(2, jnp.uint32),
+        "guard": guard.zeros(False),
+    }
     state = TrainState(step=jnp.int32(3), params=params, opt_state=tuple(moments), **scalars)
     writer = Checkpoints(tmp_path / "checkpoints", keep=1)
     writer.save(3, state, {"seed": 7})

@@ -16,7 +16,9 @@ def state(value):
 
 
 def steps(url):
-    return sorted({int(name.split("/")[0]) for name in paths.find(url)})
+    found = {int(name.split("/")[0]) for name in paths.find(url) if "/" in name}
+    assert {f"{step}.sha256" for step in found} == {n for n in paths.find(url) if "/" not in n}
+    return sorted(found)
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ def test_an_interruption_ends_the_run_after_its_step():
 def test_a_step_that_gives_up_leaves_the_state_of_the_one_before():
     def step(number, state, batch):
         if number == 4:
-            raise loop.InterruptedStepError
+            raise loop.StoppedError
         return state + batch, {}
 
     seen = []

@@ -27,7 +27,7 @@ def reporter(tmp_path):
     console.close()
 
 
-def step_metrics(nats, unigram=6.0, step=1):
+def step_metrics(nats, unigram=6.0, step=1, skipped=0):
     window = loss.zeros() | {
         name: jnp.float32(value)
         for name, value in {
@@ -45,13 +45,14 @@ def step_metrics(nats, unigram=6.0, step=1):
         "grad_norm": jnp.float32(1),
         "learning_rate": jnp.float32(1e-3),
         "tokens": jnp.array([0, 100 * step], jnp.uint32),
+        "guard": {"skipped": jnp.int32(skipped), "in_a_row": jnp.int32(skipped)},
     }
 
 
-def report(reporter, losses):
-    for step, nats in enumerate(losses, 1):
-        reporter.tick(step, None, step_metrics(nats, step=step))
-        reporter.record(step, None, step_metrics(nats, step=step))
+def report(reporter, losses, first=1, skipped=0):
+    for step, nats in enumerate(losses, first):
+        reporter.tick(step, None, step_metrics(nats, step=step, skipped=skipped))
+        reporter.record(step, None, step_metrics(nats, step=step, skipped=skipped))
     reporter.sync()
 
 
@@ -85,6 +86,17 @@ def test_rows_carry_rates_and_one_row_per_step(reporter, tmp_path):
     assert rows[2]["mfu"] == pytest.approx(rows[2]["tokens_per_second"] * 1e-6)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(reporter):
-    with pytest.raises(UserError, match="the loss is nan at step 2"):
-        report(reporter, [5.0, float("nan"), 3.0])
+def test_updates_that_were_not_made_are_told_and_ten_in_a_row_end_the_run(reporter):
+    for step in range(1, 10):
+        reporter.tick(step, None, step_metrics(float("nan"), step=step, skipped=step))
+    with pytest.raises(UserError, match=r"step 10: loss nan, .*10th update in a row"):
+        report(reporter, [float("nan")], first=10, skipped=10)
+
+
+def test_a_window_without_updates_has_no_row(reporter, tmp_path):
+    skipped = step_metrics(float("nan"), skipped=1) | {"window": loss.zeros()}
+    reporter.record(1, None, skipped)
+    reporter.sync()
+    report(reporter, [5.0], first=2, skipped=1)
+    (row,) = metrics.read(tmp_path / "m.jsonl")
+    assert (row["step"], row["skipped_updates"]) == (2, 1)

@@ -1,0 +1,192 @@
+"""A run opened: its workdir locked, its data, its program and compiled steps, its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from lmjax import config_file, foreign, paths
+from lmjax.batch import Pieces
+from lmjax.config import Config
+from lmjax.data import allocator, cache
+from lmjax.errors import UserError
+from lmjax.train import answers as answers_lib
+from lmjax.train import data as data_lib
+from lmjax.train import disk, setup, workdir
+from lmjax.train import start as start_lib
+from lmjax.train.checkpoint import Checkpoints
+from lmjax.train.console import Console
+from lmjax.train.copied_checkpoints import CopiedCheckpoints, open_checkpoints
+from lmjax.train.loop import StoppedError
+from lmjax.train.restart import Restart
+from lmjax.train.state import TrainState
+from lmjax.train.workdir import RunConfig, Workdir
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    config_file: str | None
+    workdir: str | None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    debug: bool = False
+
+
+def run_config(request: Request) -> RunConfig:
+    """The run of the workdir with what may change changed, or else that of the config file."""
+    path = request.config_file
+    source = None if path is None else config_file.source(path)
+    stored = workdir.read(request.workdir) if request.workdir else None
+    if stored is not None:
+        return workdir.resume(stored, source, request.overrides)
+    if source is not None:
+        raw = config_file.load(source["file"])
+        if "family" not in raw and "family" not in request.overrides:
+            raw = start_lib.with_model(raw, request.overrides)
+    elif init_from := request.overrides.get("train.init_from"):
+        raw = start_lib.recipe_of(init_from)
+    else:
+        raise UserError(
+            "nothing to run: give --config=FILE for a new run (see configs/), "
+            "or the --workdir of one that was started"
+        )
+    return RunConfig(start_lib.inherit(config_file.make(raw, request.overrides)), source)
+
+
+@contextlib.contextmanager
+def opened(request: Request) -> Iterator[tuple[Console, Workdir, RunConfig]]:
+    """The workdir, locked and logged to, and what it runs; errors go into its log too."""
+    if request.workdir is None:
+        raise UserError(
+            "--workdir is missing; give --workdir=DIR, a folder for checkpoints, metrics and log"
+        )
+    allocator.keep_freed()  # before there are threads
+    run = run_config(request)  # a mistake in the config leaves no folder behind
+    jax.config.update("jax_debug_nans", request.debug)
+    console, folder = Console(), Workdir(request.workdir)
+    try:
+        console.log_to(folder.log)
+        yield console, folder, run
+    except StoppedError:
+        raise
+    except UserError as error:
+        console.log_only(str(error))
+        raise
+    except Exception as error:
+        console.log_only("".join(traceback.format_exception(error)))
+        foreign.logged_in(error, paths.join(folder.name, folder.log.name))
+        raise
+    finally:
+        console.close()
+        folder.close()
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run holds while it goes on."""
+
+    folder: Workdir
+    program: setup.Program
+    pieces: Pieces | None
+    data: data_lib.Data
+    steps: setup.Steps
+    answering: answers_lib.Answering | None
+    restart: Restart
+
+    @property
+    def checkpoints(self) -> Checkpoints | CopiedCheckpoints:
+        return self.restart.checkpoints
+
+    @property
+    def config(self) -> Config:
+        return self.program.config
+
+
+@contextlib.contextmanager
+def prepared(folder: Workdir, run: RunConfig, *, room_for_saves: bool = True) -> Iterator[Run]:
+    """Data, program and compiled steps of a run, with the config resolved and written down.
+
+    Args:
+      folder, run: from `opened`.
+      room_for_saves: whether there must be room on the disk for the checkpoints to come.
+    """
+    _check_hosts(run.config)
+    imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.path)
+    start_lib.check_data(run.config, imported)
+    stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
+    start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
+    config = resolved(run.config, stores)
+    ids = setup.make_ids(config, stores.tokenizer)
+    program = setup.make_program(config, ids=ids)
+    data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
+    keep = config.checkpoint
+    checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
+    try:
+        restart = Restart(checkpoints)
+        _check_data(restart, data, folder.name)
+        if room_for_saves:
+            _check_room(folder, program, len(checkpoints.steps()))
+        folder.write(RunConfig(config, run.source, run.changes))
+        folder.keep_tokenizer(stores.train[0].tokenizer_path, replace=imported is not None)
+        folder.sync()
+        with program.context():
+            steps = setup.make_steps(program, data.tables)
+            answering = answers_lib.make(program, stores.tokenizer)
+            yield Run(folder, program, ids.pieces, data, steps, answering, restart)
+    finally:
+        checkpoints.close()
+
+
+def resolved(config: Config, stores: data_lib.Stores) -> Config:
+    """The config with what only its data says: how many ids there are, and which classes."""
+    size = stores.tokenizer.config["requested_vocab_size"]
+    return setup.resolve(config, size, stores.labels(config))
+
+
+def _check_hosts(config: Config) -> None:
+    """Refuses raw text on several hosts: each would tokenise it, and train a tokenizer, itself."""
+    if jax.process_count() == 1:
+        return
+    for path in config.data.paths:
+        if not cache.is_prepared(path):
+            raise UserError(
+                f"{path} is raw text, and this run has {jax.process_count()} hosts; prepare it "
+                "once with tools/prepare_data.py and give all of them that store"
+            )
+
+
+def _check_data(restart: Restart, data: data_lib.Data, workdir_name: str) -> None:
+    """Refuses data that the newest sound checkpoint, if there is one, was not trained on."""
+    meta = restart.meta()
+    for name, value in data.identity().items():
+        if meta.get(name, value) != value:  # an import has seen no data
+            raise UserError(
+                f"{name} of the data is {value[:12]}, the run in {workdir_name} was trained on "
+                f"{meta[name][:12]}: data or tokenizer have changed; put back what they were, or "
+                "give another --workdir"
+            )
+
+
+def _check_room(folder: Workdir, program: setup.Program, num_there: int) -> None:
+    """Refuses to begin a run whose checkpoints will not fit; a new one is written before an old
+    one goes."""
+    keep = program.config.checkpoint.keep
+    more = max(1, keep + 1 - num_there)
+    needed = more * disk.num_bytes(program.abstract)
+    disk.require(folder.checkpoints, needed, f"{more} more checkpoints of this run")
+
+
+def first_state(run: Run, console: Console) -> TrainState:
+    """The state at step 0."""
+    train = run.config.train
+    if train.init_from is None or not train.init_weights:
+        return run.program.init()
+    state, said = start_lib.from_run(run.program)
+    console.line(said)
+    return state

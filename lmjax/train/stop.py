@@ -1,0 +1,105 @@
+"""SIGTERM (a preemption) and Ctrl-C: how a run leaves, whatever it is at.
+
+While it trains, a signal is only remembered: the step that runs ends, is saved, and the process
+leaves. Where nothing would be lost (preparing, restoring, waiting for data) the wait itself is
+given up by an exception. The first step is compiled in native code, which no Python handler
+interrupts: there a thread ends the process, since there is nothing to save yet. A second signal
+ends the process at once, as a kill would, whatever it waits for; a save is whole or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from lmjax.exit_codes import INTERRUPTED, PREEMPTED, leave_at_once
+from lmjax.train.console import logger
+from lmjax.train.loop import StoppedError
+
+_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+_PATIENCE = 2.0  # seconds that Python gets to leave by itself
+
+
+class Stop:
+    """Takes the signals between `__enter__` and `__exit__`; use it in the main thread."""
+
+    def __init__(self) -> None:
+        # Called before the process is ended from here.
+        self.before_leaving: Callable[[], None] = lambda: None
+        self._received = False
+        self._at_once = self._nothing_to_lose = False
+        self._waiting, self._waking = socket.socketpair()
+        self._waking.setblocking(False)
+
+    def __enter__(self) -> Stop:
+        self._before = {number: signal.signal(number, self._handle) for number in _NUMBERS}
+        self._wakeup = signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._wait, name="stop", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        self._waking.close()  # which ends the thread
+        self._thread.join()
+        self._waiting.close()
+
+    def __bool__(self) -> bool:
+        """Whether a signal has come."""
+        return self._received
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a signal raises `StoppedError` where the code is; one that came before, too."""
+        self._at_once = True
+        try:
+            if self._received:
+                raise StoppedError
+            yield
+        finally:
+            self._at_once = False
+
+    @contextlib.contextmanager
+    def nothing_to_lose(self) -> Iterator[None]:
+        """As `at_once`, and a process that is deaf to it is ended soon, with `PREEMPTED`."""
+        self._nothing_to_lose = True
+        try:
+            with self.at_once():
+                yield
+        finally:
+            self._nothing_to_lose = False
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._received:
+            os.write(
+                sys.stderr.fileno(),
+                b"error: interrupted a second time, and left without waiting; run the same command "
+                b"again\n",
+            )
+            self._leave(INTERRUPTED)
+        self._received = True
+        logger.warning(
+            f"{signal.Signals(number).name}: stopping" + " and saving" * (not self._at_once)
+        )
+        if self._at_once:
+            raise StoppedError
+
+    def _wait(self) -> None:
+        while self._waiting.recv(1):  # a byte for each signal, even while Python is not running
+            if self._nothing_to_lose:
+                threading.Event().wait(_PATIENCE)
+                if self._nothing_to_lose:
+                    self._leave(PREEMPTED)
+
+    def _leave(self, code: int) -> NoReturn:
+        with contextlib.suppress(Exception):
+            self.before_leaving()
+        leave_at_once(code)
