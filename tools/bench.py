@@ -2,6 +2,7 @@
 
 python tools/bench.py --what=input --config=configs/bert_tiny.py [--against=hf] [--output=FILE.json]
 python tools/bench.py --what=packing --config=configs/bert_tiny.py [--output=FILE.json]
+python tools/bench.py --what=checks --config=configs/bert_tiny.py [--output=FILE.json]
 """
 
 from absl import flags
@@ -11,20 +12,21 @@ from lmjax import cli
 _WHAT = flags.DEFINE_enum(
     "what",
     "input",
-    ["input", "packing"],
-    "What to measure: how fast batches are made; training steps with each packing.",
+    ["input", "packing", "checks"],
+    "What to measure: how fast batches are made; training steps with each packing; what the checks "
+    "take of a step that let a run survive faults.",
 )
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
 _AGAINST = flags.DEFINE_enum(
     "against", None, ["hf"], "input: beside the collator of transformers, in the same run."
 )
-_SECONDS = flags.DEFINE_float("seconds", None, "How long; input: 6, packing: 60.", lower_bound=0)
+_SECONDS = flags.DEFINE_float("seconds", None, "How long; input: 6, else 60.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JSON file.")
 
 
 def main(overrides: cli.Overrides) -> int:
     from lmjax import runner
-    from lmjax.bench import collators, report
+    from lmjax.bench import checks, collators, report
     from lmjax.bench import input as input_bench
     from lmjax.bench import packing as packing_bench
     from lmjax.errors import UserError
@@ -40,6 +42,9 @@ def main(overrides: cli.Overrides) -> int:
         rates = packing_bench.measure(config, stores, _SECONDS.value or 60.0)
         table = report.packing_table(rates, title)
         figures = {"packings": {name: found.as_dict() for name, found in rates.items()}}
+    elif _WHAT.value == "checks":
+        found = checks.measure(config, stores, _SECONDS.value or 60.0)
+        table, figures = report.checks_table(found, title), found.as_dict()
     else:
         peer = None
         if _AGAINST.value:

@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from lmjax import fields
 from lmjax.batch import Batch
 from lmjax.bench import input as input_bench
+from lmjax.bench.stepper import Stepper
 from lmjax.config import Config
 from lmjax.data import pipeline
 from lmjax.data.pipeline import TrainBatches
@@ -29,7 +28,6 @@ from lmjax.train import data as data_lib
 from lmjax.train import setup
 from lmjax.train.data import Stores
 from lmjax.train.setup import Program, Steps
-from lmjax.train.state import TrainState
 
 PACKINGS = ("stream", "document", "pack")
 
@@ -126,17 +124,17 @@ def _batches(program: Program, stores: Stores, packing: str) -> TrainBatches:
 def _measure(
     program: Program, steps: Steps, batches: dict[str, TrainBatches], seconds: float
 ) -> dict[str, PackingRates]:
-    runner, workers = _Runner(steps, program.init()), program.config.data.num_workers
+    stepper, workers = Stepper(steps, program.init()), program.config.data.num_workers
     ready = {name: [made(i) for i in range(_READY)] for name, made in batches.items()}
-    runner.block(iter(ready[_BASE]), 1, 0.0)  # compiles
+    stepper.block(iter(ready[_BASE]), 1, 0.0)  # compiles
     fills = {name: input_bench.fill(made) for name, made in batches.items()}
     spec = program.objective.spec(len(batches[_BASE].rows))
     places = sum(math.prod(spec[name][0]) for name in spec if name.endswith("segment_ids"))
     tokens = {name: found["read"] * places for name, found in fills.items()}
     sources = {name: itertools.cycle(several) for name, several in ready.items()}
-    step = _rounds(runner, sources, tokens, KINDS["step"], seconds / 2)
+    step = _rounds(stepper, sources, tokens, KINDS["step"], seconds / 2)
     sources = {n: pipeline.iterate(b, 0, _ENDLESS, workers) for n, b in batches.items()}
-    with_input = _rounds(runner, sources, tokens, KINDS["input"], seconds / 2)
+    with_input = _rounds(stepper, sources, tokens, KINDS["input"], seconds / 2)
     return {
         name: PackingRates(sum(map(len, made.sources)), fills[name], step[name], with_input[name])
         for name, made in batches.items()
@@ -144,7 +142,7 @@ def _measure(
 
 
 def _rounds(
-    runner: _Runner,
+    stepper: Stepper,
     sources: dict[str, Iterator[Batch]],
     tokens: dict[str, float],
     kind: Kind,
@@ -153,7 +151,7 @@ def _rounds(
     """Blocks of all sources in turn, for about so long and at least once.
 
     Args:
-      runner: trains.
+      stepper: trains.
       sources: batches of each packing.
       tokens: real ones of an average batch of each.
       kind: of the blocks.
@@ -164,7 +162,7 @@ def _rounds(
     end = time.monotonic() + seconds
     while time.monotonic() < end or not steps[_BASE]:
         for name, source in sources.items():
-            steps[name].append(runner.block(source, kind.steps, block_seconds))
+            steps[name].append(stepper.block(source, kind.steps, block_seconds))
     rates = {}
     for name, found in steps.items():
         faster = statistics.median(a / b for a, b in zip(found, steps[_BASE], strict=True))
@@ -172,20 +170,3 @@ def _rounds(
         ratio = faster * tokens[name] / tokens[_BASE]
         rates[name] = Rate(median * tokens[name], median, ratio, len(found))
     return rates
-
-
-class _Runner:
-    """Trains on, whatever the batches."""
-
-    def __init__(self, steps: Steps, state: TrainState) -> None:
-        self._steps, self._state = steps, state
-
-    def block(self, batches: Iterator[Batch], min_steps: int, min_seconds: float) -> float:
-        """Steps a second of a block."""
-        num_steps, behind, began = 0, None, time.perf_counter()
-        while num_steps < min_steps or time.perf_counter() - began < min_seconds:
-            self._state, metrics = self._steps(self._state, next(batches), False)
-            jax.block_until_ready(behind)  # one step behind, as the training loop
-            behind, num_steps = metrics["loss"], num_steps + 1
-        jax.block_until_ready(self._state)
-        return num_steps / (time.perf_counter() - began)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 from rich.table import Table
 
 from lmjax import paths
+from lmjax.bench.campaign import Outcome
+from lmjax.bench.checks import Checks
 from lmjax.bench.input import FILL_TARGET, InputRates
 from lmjax.bench.packing import PackingRates
 from lmjax.config import Config
-from lmjax.train.console import count
+from lmjax.train.console import count, duration
 
 _PACKAGES = ("lmjax", "jax", "numpy", "array_record", "grain", "transformers", "torch")
 
@@ -55,6 +57,30 @@ _SIDES = {
 }
 
 
+def checks_table(found: Checks, title: str) -> Table:
+    """What each check takes, and its share of the time of a step."""
+    table = Table("check", "takes", "share of a step", title=title)
+    step, per_save = found.step, found.step * found.num_steps
+    table.add_row(
+        f"finite updates only ({found.rounds} rounds)",
+        _milliseconds(found.guard),
+        f"{found.guard / step:.2%}",
+    )
+    table.add_row("watchdog", _milliseconds(found.watchdog), f"{found.watchdog / step:.2%}")
+    for name, seconds in (
+        ("fingerprints of arrays", found.fingerprint),
+        ("SHA-256 of files", found.sums),
+    ):
+        label = f"{name}, every {found.num_steps} steps"
+        table.add_row(label, _milliseconds(seconds), f"{seconds / per_save:.2%}")
+    table.add_row("all, of a step of", _milliseconds(step), f"{found.share:.2%}", style="bold")
+    return table
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3f} ms"
+
+
 def packing_table(rates: Mapping[str, PackingRates], title: str) -> Table:
     """Each packing's fill and rates, beside those of one document a row."""
     table = Table("packing", "rows an epoch", "fill", title=title)
@@ -66,6 +92,36 @@ def packing_table(rates: Mapping[str, PackingRates], title: str) -> Table:
         for rate in (found.step, found.input):
             cells += [count(rate.tokens), f"{rate.ratio:.2f}x"]
         table.add_row(*cells)
+    return table
+
+
+def campaign_table(outcomes: Sequence[Outcome]) -> Table:
+    """What came of a campaign of faults on each variant."""
+    table = Table("", *(outcome.variant for outcome in outcomes), title="faults survived")
+    points = sorted(set().union(*(outcome.points() for outcome in outcomes)))
+    for point in points:
+        table.add_row(point, *(str(outcome.points()[point]) for outcome in outcomes))
+    for name, cell in (
+        ("went on by the same command", lambda o: f"{o.resumed}/{len(o.ends)}"),
+        ("largest difference of the last state", lambda o: f"{o.ulps} ULP"),
+        ("rows of metrics that differ", lambda o: f"{o.differing_rows}/{o.rows}"),
+        ("steps trained on other rows", lambda o: f"{o.differing_steps}/{o.steps}"),
+        ("slowest end after SIGTERM", lambda o: "" if o.slowest is None else f"{o.slowest:.1f} s"),
+        ("in all", lambda o: duration(o.seconds)),
+    ):
+        table.add_row(name, *(cell(outcome) for outcome in outcomes))
+    return table
+
+
+def damage_table(damaged: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
+    """What restarts did about damaged checkpoints of each variant."""
+    table = Table("", "", *damaged, title="damaged checkpoints")
+    kinds = sorted({kind for came in damaged.values() for kind in came})
+    for kind in kinds:
+        ends = sorted({end for came in damaged.values() for end in came[kind]})
+        for end in ends:
+            counts = (str(came[kind].get(end, 0)) for came in damaged.values())
+            table.add_row(kind, end, *counts)
     return table
 
 

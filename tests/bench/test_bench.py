@@ -98,6 +98,18 @@ def test_packings_are_timed_side_by_side(root):
     assert packings["document"]["step"]["ratio_to_document"] == 1
 
 
+def test_checks_are_timed_with_and_without(root):
+    small = ["--config.model.num_layers=1", "--config.data.seq_len=64"]
+    found, table = figures(root, "checks", "bert", *small)
+    assert found["rounds"] >= 1
+    assert found["num_steps"] == 5  # checkpoint.every
+    assert 0 < found["watchdog"] < 1e-3 < found["step"]
+    saves = (found["fingerprint"] + found["sums"]) / found["num_steps"]
+    share = (found["guard"] + found["watchdog"] + saves) / found["step"]
+    assert found["share"] == pytest.approx(share)
+    assert "fingerprints of arrays, every 5 steps" in table
+
+
 def test_the_span_collator_hides_what_ours_does():
     ids = Ids(num_ids=600, num_rows=768)
     objective = SpanCorruption(seq_len=64, ids=ids)
