@@ -39,6 +39,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "README.zh.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *sorted(DOCS.rglob("*.md")),
 ]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
@@ -46,7 +47,20 @@ FAMILY = {"encoder": "bert", "decoder": "gpt2", "encoder_decoder": "t5"}
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 # Programs of others that a page may call.
-PROGRAMS = {"aws", "bash", "cd", "echo", "export", "gcloud", "git", "head", "hf", "jupyter", "ls"}
+PROGRAMS = {
+    "[",
+    "aws",
+    "bash",
+    "cd",
+    "echo",
+    "export",
+    "gcloud",
+    "git",
+    "head",
+    "hf",
+    "jupyter",
+    "ls",
+}
 PROGRAMS |= {
     "mkdir",
     "pip",
@@ -369,3 +383,10 @@ def _quick(line):
     trains = words[1:3] == ["-m", "lmjax.main"] and not {"--dry_run", "--mode=eval"} & {*words}
     more = f" {' '.join(QUICK)}" if trains else ""
     return re.sub(r"^python\b", shlex.quote(sys.executable), line) + more
+
+
+def test_the_tests_that_reliability_names_are_there():
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "reliability.md").read_text()))
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 20
+    assert not {name for name in named if f"def {name}(" not in sources}
