@@ -1,7 +1,7 @@
 """Kills a training run over and over, and compares it with one that nothing disturbs.
 
 python tools/fault_campaign.py --kills=100 --terms=30 --flips=200 --output=campaign.json
-python tools/fault_campaign.py --kills=6 --variant=encoder --workdir=/tmp/campaign
+python tools/fault_campaign.py --kills=6 --variant=encoder --workdir=runs/campaign
 
 A hundred kills are 60 after as many committed steps and 40 while a save is written, over three
 variants. A start takes some 8 s. With --flips bits of the last checkpoint are flipped, too, and
