@@ -226,7 +226,7 @@ def move(old: str, new: str) -> None:
 
 
 def remove(url: str) -> None:
-    """Deletes a remote file or all below a remote folder, where there is any."""
+    """Deletes a local or remote file or folder, where there is one."""
     fs, path = filesystem(url)
     with errors(url), contextlib.suppress(FileNotFoundError):
         fs.rm(path, recursive=True)

@@ -28,7 +28,7 @@ _SAID = "***"
 
 
 def redacted(text: str) -> str:
-    """Text in which secrets of the environment and of URLs are ***."""
+    """Text in which secrets of the environment and of URLs are starred out."""
     text = _SIGNED.sub(rf"\1{_SAID}", _LOGIN.sub(f"{_SAID}@", text))
     for value in _secrets():
         text = text.replace(value, _SAID)

@@ -181,7 +181,7 @@ def test_killed_in_a_bucket_and_still_as_on_disk(bucket, tmp_path):
     expected = rows((whole / "metrics.jsonl").read_bytes())
     assert rows(bucket.files.cat(f"{run}/metrics.jsonl")) == expected
     steps = {Path(p).name for p in bucket.files.ls(f"{run}/checkpoints", detail=False)}
-    assert steps == {"20", "24"}
+    assert steps == {"20", "20.sha256", "24", "24.sha256"}
     bucket.files.get(f"{run}/checkpoints/24/", f"{tmp_path}/brought/24/", recursive=True)
     brought = small_run.parameters(tmp_path / "brought" / "24")
     small_run.assert_same_bits(brought, small_run.parameters(whole / "checkpoints" / "24"))

@@ -175,7 +175,8 @@ def _open(file: str) -> contextlib.AbstractContextManager[BinaryIO]:
     if not paths.is_remote(file):
         return epath.Path(file).open("rb")
     fs, path = paths.filesystem(file)
-    return fs.open(path, "rb")
+    # What most clients open reads lines whole, however long.
+    return io.BufferedReader(fs.open(path, "rb"), _BUFFER_BYTES)
 
 
 def sha256(file: str | os.PathLike) -> str:

@@ -114,8 +114,9 @@ class Checkpoints:
     def problem(self, step: int) -> str | None:
         """What is wrong with the files of a step, by their SHA-256; None: nothing is known.
 
-        They are read once, however often this is asked.
+        They are read once, however often this is asked; waits for the step on its way there.
         """
+        self.wait()
         if step not in self._verified:
             self._verified[step] = sums.problem(os.fspath(self._directory), step)
         return self._verified[step]
@@ -164,8 +165,7 @@ class Checkpoints:
         faults.at("landed", step)
         if jax.process_index() == 0:
             sums.write(os.fspath(self._directory), step)
-            if not paths.is_remote(self._directory):
-                sums.remove_others(os.fspath(self._directory), self._manager.all_steps())
+            sums.remove_others(os.fspath(self._directory), self._manager.all_steps())
         self._verified[step] = None
         faults.at("saved", step)
 

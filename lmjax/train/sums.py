@@ -6,7 +6,6 @@ file formats below it notice a flipped bit.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -64,13 +63,12 @@ def exists(directory: str, step: int) -> bool:
 
 
 def remove_others(directory: str, steps: Iterable[int]) -> None:
-    """Deletes the sums of local steps that are there no more."""
+    """Deletes the sums of steps that are there no more."""
     wanted = {str(step) for step in steps}
-    for file in os.listdir(directory):
+    for file in paths.find(directory) if paths.is_remote(directory) else os.listdir(directory):
         stem, suffix = os.path.splitext(file)
         if suffix == ".sha256" and stem.isdigit() and stem not in wanted:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(directory, file))
+            paths.remove(paths.join(directory, file))
 
 
 def _files(directory: str, step: int) -> list[str]:

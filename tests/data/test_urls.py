@@ -7,16 +7,29 @@ from collections import Counter
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from lmjax import paths
 from lmjax.data import files, prepare, text, tokenizer
 from lmjax.errors import UserError
 
 
+class Buffered(AbstractBufferedFile):
+    """What object stores open, and what has a `readline` of its own."""
+
+    def _fetch_range(self, start, end):
+        return self.fs.cat_file(self.path, start, end)
+
+
 class FakeHub(MemoryFileSystem):
     """As huggingface_hub registers it, with the files in memory."""
 
     protocol = "hf"
+
+    def _open(self, path, mode="rb", **kwargs):
+        if mode == "rb":
+            return Buffered(self, path, mode, size=self.size(path))
+        return super()._open(path, mode, **kwargs)
 
     @classmethod
     def _strip_protocol(cls, path):

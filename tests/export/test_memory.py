@@ -14,9 +14,11 @@ from lmjax.train import checkpoint, setup, workdir
 from lmjax.train.workdir import RunConfig
 
 EXPORT = """
-import resource, sys
+import sys
 from lmjax.export import to_hf
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # getrusage would count what the parent had before `exec`
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(lines["VmHWM"].split()[0]) * 1024
 before = peak()
 to_hf.export(sys.argv[1], sys.argv[2], max_shard_bytes=3 * 10**8, progress=lambda *_: None)
 assert not {"torch", "transformers"} & set(sys.modules)
