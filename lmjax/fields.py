@@ -10,8 +10,9 @@ from typing import Any, get_args
 import pydantic
 
 from lmjax import redact
-from lmjax.config import Config, Section
+from lmjax.config import Config
 from lmjax.errors import UserError
+from lmjax.section import Section
 
 
 def leaves(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmjax.config import Config, ModelConfig
+from lmjax.config import Config
+from lmjax.model_config import ModelConfig
 
 # Dense bfloat16 peak of one chip by datasheet, FLOP/s; the first name found in the device's kind.
 PEAK_FLOPS = {

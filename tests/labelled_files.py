@@ -82,12 +82,9 @@ def write(folder, objective, train=48, test=16):
 
 def pretrained(folder, family, objective=None, **overrides):
     """The workdir of a run of two steps; None: the family's objective."""
-    text = folder / "text.jsonl"
-    text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:60]))
-    file = folder / f"{family}.py"
-    file.write_text(small_run.config(text, folder / "cache", family, objective))
+    file = small_run.config_file(folder, family, objective)
     steps = {"train.num_steps": 2, "eval.num_batches": 1, "checkpoint.every": 2}
-    request = runner.Request(str(file), str(folder / family), steps | overrides)
+    request = runner.Request(file, str(folder / family), steps | overrides)
     assert runner.train(request) == 0
     return str(folder / family)
 

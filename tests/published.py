@@ -9,10 +9,10 @@ import small_run
 
 from lmjax import families
 from lmjax import fields as fields_lib
-from lmjax.config import ModelConfig
 from lmjax.data import output
 from lmjax.export import from_hf, to_hf
 from lmjax.families import weights
+from lmjax.model_config import ModelConfig
 from lmjax.train import checkpoint, setup, workdir
 from lmjax.train.workdir import RunConfig
 

@@ -39,6 +39,16 @@ def config(path, cache, family="gpt2", objective=None):
     return _CONFIG.format(path=str(path), cache=str(cache), **fields)
 
 
+def config_file(folder, family="gpt2", objective=None):
+    """Path of a config file in a folder, beside the 60 documents that it trains on."""
+    text = folder / "text.jsonl"
+    if not text.exists():
+        text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:60]))
+    file = folder / f"{family}.py"
+    file.write_text(config(text, folder / "cache", family, objective))
+    return str(file)
+
+
 def export(workdir, folder, **settings):
     """What tools/export_hf.py does without its flags; returns what it says."""
     quiet = lambda *_: None

@@ -6,7 +6,8 @@ import pytest
 from flax import linen as nn
 
 from lmjax import families, flops
-from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
+from lmjax.config import Config, DataConfig, TrainConfig
+from lmjax.model_config import ModelConfig
 from lmjax.nn.model import Model
 
 

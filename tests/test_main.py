@@ -23,12 +23,7 @@ from lmjax.train import metrics
 def config_files(tmp_path_factory):
     """A config of each variant on the same text."""
     folder = tmp_path_factory.mktemp("main")
-    text, cache = folder / "text.jsonl", folder / "cache"
-    text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:60]))
-    files = {family: folder / f"{family}.py" for family in OBJECTIVES}
-    for family, file in files.items():
-        file.write_text(small_run.config(text, cache, family))
-    return {family: str(file) for family, file in files.items()}
+    return {family: small_run.config_file(folder, family) for family in OBJECTIVES}
 
 
 @pytest.fixture(scope="module")

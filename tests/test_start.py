@@ -8,7 +8,6 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 import small_run
-from small_run import CORPUS
 
 from lmjax import config_file as config_file_lib
 from lmjax import runner
@@ -22,12 +21,7 @@ SHORT = {"train.num_steps": 3, "log.every": 1}
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("start")
-    text = folder / "text.jsonl"
-    text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:60]))
-    file = folder / "gpt2.py"
-    file.write_text(small_run.config(text, folder / "cache"))
-    return str(file)
+    return small_run.config_file(tmp_path_factory.mktemp("start"))
 
 
 @pytest.fixture(scope="module")

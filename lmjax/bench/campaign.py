@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -286,19 +287,12 @@ def _ulps(mine: Path, theirs: Path) -> int:
     states = []
     for folder in (mine, theirs):
         with ocp.StandardCheckpointer() as reader:
-            states.append(dict(_leaves(reader.restore((folder / "state").absolute()))))
+            state = reader.restore((folder / "state").absolute())
+            leaves = jax.tree_util.tree_leaves_with_path(state)
+            states.append({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
     if states[0].keys() != states[1].keys():
         raise UserError(f"{mine} and {theirs} hold different arrays")
     return max(_distance(value, states[1][name]) for name, value in states[0].items())
-
-
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for name, value in items:
-        if isinstance(value, dict | list | tuple):
-            yield from _leaves(value, f"{path}/{name}")
-        elif value is not None:
-            yield f"{path}/{name}", np.asarray(value)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> int:

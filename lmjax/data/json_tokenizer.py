@@ -21,45 +21,29 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import tokenizers
 
 from lmjax import paths
 from lmjax.batch import Ids
 from lmjax.data import files as files_lib
-from lmjax.data import json_value, tokenizer_folder
-from lmjax.errors import UserError, reason
+from lmjax.data import published_tokenizer, tokenizer_folder
+from lmjax.data.published_tokenizer import (
+    BYTE_FALLBACK,
+    BYTE_LEVEL,
+    FILES,
+    KINDS,
+    MAIN_FILE,
+    SPACE,
+    SPECIAL,
+    WORDPIECE,
+)
+from lmjax.errors import UserError
 
 # Callers have threads of their own, one per chunk of text; the library reads this at each call.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-TYPE = MAIN_FILE = "tokenizer.json"
+TYPE = MAIN_FILE
 PUBLISHED = "published"
-FILES = (
-    MAIN_FILE,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "chat_template.jinja",
-)
-WORDPIECE, BYTE_LEVEL = "WordPiece", "byte-level BPE"
-BYTE_FALLBACK = "pieces with byte fallback"
-KINDS = (WORDPIECE, BYTE_LEVEL, BYTE_FALLBACK)
-SPECIAL = ("pad", "bos", "eos", "unk", "mask", "cls", "sep", "decoder_start")
 MAX_PART_CHARS = 1 << 14
-_CONVENTIONAL = {
-    "pad": ("[PAD]", "<pad>"),
-    "bos": ("<s>", "<|begin_of_text|>"),
-    "eos": ("</s>", "<|endoftext|>", "<|end_of_text|>"),
-    "unk": ("[UNK]", "<unk>"),
-    "mask": ("[MASK]", "<mask>"),
-    "cls": ("[CLS]", "<s>"),
-    "sep": ("[SEP]", "</s>"),
-}
-_SPACE = "▁"
-_AS_SPACE = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
@@ -98,8 +82,8 @@ class JsonTokenizer:
           ValueError: a damaged file, or a special id outside the vocabulary.
           UserError: a kind that is not supported, or one whose text can spell special ids.
         """
-        document, encoder = _parsed(published, MAIN_FILE), _encoder(published[MAIN_FILE])
-        self.kind = _kind(document, encoder)
+        document, encoder = published_tokenizer.read(published)
+        self.kind = published_tokenizer.kind(document, encoder)
         if self.kind not in KINDS:
             raise UserError(f"{MAIN_FILE} is {self.kind}; supported are {', '.join(KINDS)}")
         if (
@@ -109,10 +93,14 @@ class JsonTokenizer:
             raise ValueError(
                 f"{MAIN_FILE}: no piece is {unknown!r:.40}, which unknown words become"
             )
-        special = _named(published, encoder) if special is None else special
+        special = (
+            published_tokenizer.special_ids(published, encoder) if special is None else special
+        )
         named = {name: special.get(name) for name in SPECIAL}
         self.published_files = dict(published)
-        self._encoder = _prepared(encoder, self.kind, document, set(named.values()))
+        self._encoder = published_tokenizer.prepared(
+            encoder, self.kind, document, set(named.values())
+        )
         self._vocab = {i: t for t, i in encoder.get_vocab(with_added_tokens=True).items()}
         self.vocab_size = 1 + max(self._vocab, default=-1)
         tokenizer_folder.check_num_ids(self.vocab_size)
@@ -190,7 +178,7 @@ class JsonTokenizer:
         if words is None:
             return False
         text = _PROBE if normal is None else normal.normalize_str(_PROBE)
-        if any({" ", _SPACE} & set(text[a + 1 : b]) for _, (a, b) in words.pre_tokenize_str(text)):
+        if any({" ", SPACE} & set(text[a + 1 : b]) for _, (a, b) in words.pre_tokenize_str(text)):
             return False
         cuts = [match.start() for match in _BREAK.finditer(_PROBE)]
         whole = self._ids(_PROBE)
@@ -304,7 +292,7 @@ class JsonTokenizer:
             return b"".join(_BYTES.get(sign) or sign.encode() for sign in piece)
         if self.kind == BYTE_FALLBACK:
             is_byte = _BYTE.fullmatch(piece)
-            return bytes.fromhex(piece[3:5]) if is_byte else piece.replace(_SPACE, " ").encode()
+            return bytes.fromhex(piece[3:5]) if is_byte else piece.replace(SPACE, " ").encode()
         rest = piece.removeprefix(self.continuing_prefix)
         return b" " * (rest == piece and piece[:1].isalnum()) + rest.encode()
 
@@ -341,95 +329,3 @@ def file_names(config: Mapping[str, Any]) -> list[str]:
     if outside := [name for name in config["files"] if name not in FILES]:
         raise ValueError(f"{outside[0]!r} is no file of a tokenizer")
     return [f"{PUBLISHED}/{name}" for name in config["files"]]
-
-
-def kind(published: Mapping[str, bytes]) -> str:
-    """What a tokenizer is: one of `KINDS`, or the name of another one.
-
-    Raises:
-      ValueError: a damaged file.
-    """
-    return _kind(_parsed(published, MAIN_FILE), _encoder(published[MAIN_FILE]))
-
-
-def _kind(document: Mapping[str, Any], encoder: tokenizers.Tokenizer) -> str:
-    kind = type(encoder.model).__name__
-    if kind == "BPE" and _is_byte_level(document.get("pre_tokenizer")):
-        return BYTE_LEVEL
-    falls_back = kind in ("BPE", "Unigram") and document["model"].get("byte_fallback") is True
-    return BYTE_FALLBACK if falls_back and document.get("normalizer") == _AS_SPACE else kind
-
-
-def _is_byte_level(step: Any) -> bool:
-    if not isinstance(step, dict):
-        return False
-    steps = step.get("pretokenizers", [])
-    return step.get("type") == "ByteLevel" or any(map(_is_byte_level, steps))
-
-
-def _encoder(content: bytes | str) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_str(
-            content if isinstance(content, str) else content.decode()
-        )
-    except BaseException as error:  # a panic of the library is no Exception
-        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
-            raise
-        raise ValueError(f"{MAIN_FILE}: {error}") from None
-
-
-def _prepared(
-    encoder: tokenizers.Tokenizer, kind: str, document: Mapping[str, Any], named: set[int | None]
-) -> tokenizers.Tokenizer:
-    """The same tokenizer, without what is for other uses."""
-    changed = [t for t in document.get("added_tokens", []) if t["id"] in named and not t["special"]]
-    if changed:  # only what is marked as special stays text where it is spelt out
-        for token in changed:
-            token["special"] = True
-        encoder = _encoder(json.dumps(document))
-    encoder.no_truncation()
-    encoder.no_padding()
-    encoder.encode_special_tokens = True
-    if isinstance(encoder.model, tokenizers.models.BPE):
-        encoder.model.dropout = None
-    if kind == BYTE_LEVEL:
-        encoder.decoder = tokenizers.decoders.ByteLevel()
-    elif kind == BYTE_FALLBACK:
-        replace = tokenizers.decoders.Replace(_SPACE, " ")
-        fallback, fuse = tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()
-        encoder.decoder = tokenizers.decoders.Sequence([replace, fallback, fuse])
-    elif encoder.decoder is None:
-        prefix = encoder.model.continuing_subword_prefix
-        encoder.decoder = tokenizers.decoders.WordPiece(prefix=prefix)
-    return encoder
-
-
-def _named(published: Mapping[str, bytes], encoder: tokenizers.Tokenizer) -> dict[str, int | None]:
-    """Special ids by name: as the files say, else those of the added tokens with usual names."""
-    said: dict[str, str | None] = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        content = _parsed(published, file) if file in published else {}
-        keys = {name: f"{name}_token" for name in _CONVENTIONAL}
-        said |= {name: _content(content[key], key) for name, key in keys.items() if key in content}
-    added = {token.content for token in encoder.get_added_tokens_decoder().values()}
-    for name, usual in _CONVENTIONAL.items():
-        if name not in said:
-            said[name] = next((token for token in usual if token in added), None)
-    return {k: None if token is None else encoder.token_to_id(token) for k, token in said.items()}
-
-
-def _content(token: Any, key: str) -> str | None:
-    token = token.get("content") if isinstance(token, dict) else token
-    if token is not None and not isinstance(token, str):
-        raise ValueError(f"{key} is {token!r}, not a token")
-    return token
-
-
-def _parsed(published: Mapping[str, bytes], file: str) -> dict[str, Any]:
-    try:
-        content = json_value.parse(published[file])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: {reason(error)}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: no JSON object")
-    return content

@@ -27,7 +27,7 @@ import sentencepiece as spm
 from lmjax import paths
 from lmjax.batch import Ids
 from lmjax.data import files as files_lib
-from lmjax.data import json_tokenizer, tokenizer_folder
+from lmjax.data import json_tokenizer, published_tokenizer, tokenizer_folder
 from lmjax.data.json_tokenizer import JsonTokenizer
 from lmjax.data.tokenizer_folder import CONFIG_FILE, RESTORE
 from lmjax.errors import UserError, reason
@@ -162,7 +162,7 @@ class Tokenizer:
 class IdsTokenizer:
     """What is known of an unknown tokenizer: how many ids it has and which of them are special."""
 
-    SPECIAL = json_tokenizer.SPECIAL
+    SPECIAL = published_tokenizer.SPECIAL
     unused_ids = ()
 
     def __init__(self, vocab_size: int, special: Mapping[str, int | None]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from lmjax import confine, families, flops, objectives, paths
 from lmjax import fields as fields_lib
-from lmjax.config import Config, ModelConfig
+from lmjax.config import Config
 from lmjax.data.progress import Progress
 from lmjax.data.tokenizer import IdsTokenizer, JsonTokenizer
 from lmjax.errors import UserError, reason
@@ -32,6 +32,7 @@ from lmjax.hf.format import Format
 from lmjax.hf.names import Names, some
 from lmjax.hf.table import Entry
 from lmjax.hf.tensors import Tensors
+from lmjax.model_config import ModelConfig
 from lmjax.train import checkpoint, setup, workdir
 from lmjax.train.workdir import RunConfig
 

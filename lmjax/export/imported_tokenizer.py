@@ -14,8 +14,9 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from lmjax import confine, paths
-from lmjax.data import json_tokenizer
-from lmjax.data.json_tokenizer import FILES, MAIN_FILE, SPECIAL, JsonTokenizer
+from lmjax.data import published_tokenizer
+from lmjax.data.json_tokenizer import JsonTokenizer
+from lmjax.data.published_tokenizer import FILES, MAIN_FILE, SPECIAL
 from lmjax.data.tokenizer_folder import MAX_BYTES
 from lmjax.errors import UserError, reason
 
@@ -47,8 +48,8 @@ def read(
         published = _files(Path(folder), built_of)
         if MAIN_FILE not in published:
             return None, "without tokenizer"
-        kind = json_tokenizer.kind(published)
-        if kind not in json_tokenizer.KINDS:
+        kind = published_tokenizer.kind(*published_tokenizer.read(published))
+        if kind not in published_tokenizer.KINDS:
             return None, f"without its tokenizer, whose kind is not supported ({kind})"
         found = _loaded(folder, published)
         named = found.config["special"]

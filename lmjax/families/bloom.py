@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmjax.config import ModelConfig
 from lmjax.families.sizes import sized
 from lmjax.hf.format import Format, Ids, Key
 from lmjax.hf.table import Row, dense, norm
+from lmjax.model_config import ModelConfig
 
 BASE: dict[str, Any] = {
     "architecture": "decoder",

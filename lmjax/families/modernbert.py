@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmjax.config import ModelConfig
 from lmjax.errors import UserError
 from lmjax.families.sizes import sized
 from lmjax.hf import rope
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key, activation_name
 from lmjax.hf.table import Row, dense, norm
+from lmjax.model_config import ModelConfig
 
 BASE: dict[str, Any] = {
     "architecture": "encoder",

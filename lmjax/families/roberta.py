@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lmjax.config import ModelConfig
 from lmjax.families import bert
 from lmjax.families.sizes import sized
 from lmjax.hf.format import Format, Ids
 from lmjax.hf.table import Row
+from lmjax.model_config import ModelConfig
 
 BASE: dict[str, Any] = bert.BASE | {
     "position_offset": 2,

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmjax.config import ModelConfig
 from lmjax.errors import UserError
 from lmjax.families.sizes import sized
 from lmjax.hf.format import ACTIVATIONS, Format, Ids, Key, activation_name
 from lmjax.hf.table import Row, dense, norm
+from lmjax.model_config import ModelConfig
 
 DECODER_START = "pad"  # the special token in front of what the decoder reads
 

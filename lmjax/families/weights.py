@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from lmjax.config import ModelConfig
 from lmjax.hf import table
 from lmjax.hf.format import Format, Ids
 from lmjax.hf.table import Entry, Place
+from lmjax.model_config import ModelConfig
 from lmjax.nn import stack
 from lmjax.nn.model import Model, smallest_batch
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pydantic
 
-from lmjax.config import ModelConfig
 from lmjax.errors import UserError
 from lmjax.hf.table import Row
+from lmjax.model_config import ModelConfig
 
 Ids = Mapping[str, int | None]  # "pad", "bos", "eos", ... -> id
 

@@ -6,11 +6,11 @@ import difflib
 import re
 from collections.abc import Mapping
 
-from lmjax.config import ModelConfig
 from lmjax.errors import UserError
 from lmjax.hf.format import Format
 from lmjax.hf.table import Entry
 from lmjax.hf.tensors import Tensors
+from lmjax.model_config import ModelConfig
 
 
 class Names:

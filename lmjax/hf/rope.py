@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmjax.config import ModelConfig
 from lmjax.errors import UserError
+from lmjax.model_config import ModelConfig
 
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # as `nn.position.Rope` has them
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from lmjax.batch import Batch
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 from lmjax.parallel import rules
 
 _SHORTEST = 16  # what is shorter is padded to this

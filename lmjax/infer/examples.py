@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.config import ModelConfig
 from lmjax.data.text import normalise
 from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.errors import UserError
 from lmjax.infer import score
 from lmjax.infer.score import Example
+from lmjax.model_config import ModelConfig
 from lmjax.objectives.description import Frame
 
 _TEXTS = {"decoder": ("text",), "encoder": ("text",), "encoder_decoder": ("source", "target")}

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 from lmjax.nn import norm as norms
 from lmjax.nn.attention import Attention, AttentionSpec, Context, Kept
 from lmjax.nn.mlp import MLP

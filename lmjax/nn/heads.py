@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 from lmjax.nn import linear
 from lmjax.nn import norm as norms
 from lmjax.nn.mlp import ACTIVATIONS

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 
 
 def embedding_init(config: ModelConfig) -> Initializer:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 from lmjax.nn import linear
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

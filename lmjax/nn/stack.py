@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 from lmjax.nn.attention import AttentionSpec, Context, Kept, put
 from lmjax.nn.block import Block, BlockSpec, Cache
 from lmjax.nn.position import Rope

@@ -142,14 +142,18 @@ def data_lines(program: Program, data: Data) -> list[str]:
         kinds = ""
     line = f"text: {_amount(data.stores.train)}{kinds}; held out: {_amount(data.stores.held_out)}"
     if not data.names:
-        return [f"{line}; {epochs[0]:.3g} epochs"]
+        return [f"{line}; {_passes(epochs[0])}"]
     width = max(map(len, data.names))
     return [line] + [
-        f"  {name:{width}}  {share:6.2%} of the rows  {_amount([store])}; {passes:.3g} epochs"
+        f"  {name:{width}}  {share:6.2%} of the rows  {_amount([store])}; {_passes(passes)}"
         for (name, share), store, passes in zip(
             data.shares.items(), data.stores.train, epochs, strict=True
         )
     ]
+
+
+def _passes(epochs: float) -> str:
+    return f"{epochs:.3g} epochs" if epochs < 100 else f"{epochs:,.0f} epochs"
 
 
 def _amount(stores: Iterable[Store] | Iterable[LabelledSet]) -> str:

@@ -17,13 +17,14 @@ import optax
 
 from lmjax import fields as fields_lib
 from lmjax import objectives, paths
-from lmjax.config import Config, ModelConfig
+from lmjax.config import Config
 from lmjax.data import cache
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import AnyTokenizer, IdsTokenizer, JsonTokenizer
 from lmjax.errors import UserError
 from lmjax.families import weights
 from lmjax.hf.format import essence
+from lmjax.model_config import ModelConfig
 from lmjax.nn import heads
 from lmjax.train import workdir
 from lmjax.train.checkpoint import Checkpoints

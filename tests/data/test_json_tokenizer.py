@@ -12,7 +12,7 @@ from test_tokenizer import CORNERS
 from tokenizers import normalizers
 
 from lmjax import paths
-from lmjax.data import cache, json_tokenizer, prepare, staging, tokenizer
+from lmjax.data import cache, json_tokenizer, prepare, published_tokenizer, staging, tokenizer
 from lmjax.data.json_tokenizer import JsonTokenizer
 from lmjax.data.store import Store
 from lmjax.data.windows import Windows
@@ -367,7 +367,7 @@ def test_ids_are_those_of_transformers(kind, folders):
     theirs = cls.from_pretrained(str(folders[kind]))
     if kind in ("llama3", "qwen"):
         theirs.eos_token = made.END
-    names = [n for n in json_tokenizer.FILES if (folders[kind] / n).exists()]
+    names = [n for n in published_tokenizer.FILES if (folders[kind] / n).exists()]
     ours = JsonTokenizer({n: (folders[kind] / n).read_bytes() for n in names})
     texts = [*made.lines(500), *CORNERS, SPELT]
     settings = {"add_special_tokens": False, "split_special_tokens": True}

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from absl import flags
-from conftest import make_text, write_jsonl
+from random_text import make_text, write_jsonl
 
 from lmjax.batch import Ids, num_real_tokens
 from lmjax.data import pipeline, plan, prepare

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from lmjax import families
 from lmjax import fields as fields_lib
-from lmjax.config import ModelConfig
 from lmjax.data.tokenizer import IdsTokenizer
 from lmjax.errors import UserError
+from lmjax.model_config import ModelConfig
 from lmjax.nn.model import Model
 from lmjax.train import checkpoint, setup, workdir
 

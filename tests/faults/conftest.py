@@ -3,7 +3,6 @@
 import pytest
 import small_run
 from faulty import run
-from small_run import CORPUS
 
 COMPILED_ONCE = {  # else only what takes longer than a second is kept
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -18,12 +17,7 @@ def compiled(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def config_file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("faults")
-    text = folder / "text.jsonl"
-    text.write_text("".join(CORPUS.read_text().splitlines(keepends=True)[:60]))
-    file = folder / "gpt2.py"
-    file.write_text(small_run.config(text, folder / "cache"))
-    return str(file)
+    return small_run.config_file(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,7 @@ from lmjax.train import metrics
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("damage")
-    text = folder / "text.jsonl"
-    lines = small_run.CORPUS.read_text().splitlines(keepends=True)
-    text.write_text("".join(lines[:60]))
-    (folder / "config.py").write_text(small_run.config(text, folder / "cache"))
-    return str(folder / "config.py")
+    return small_run.config_file(tmp_path_factory.mktemp("damage"))
 
 
 @pytest.fixture(scope="module")

@@ -193,7 +193,7 @@ def test_a_run_that_hangs_is_ended(start, tmp_path, fault, phase):
     assert start(workdir, f"--config.watchdog.{phase}=600").code == 0
 
 
-def test_a_dead_worker_ends_the_run(start, whole, tmp_path):
+def test_a_dead_worker_ends_the_run(start, tmp_path):
     """Grain's worker processes are killed while the run waits for them."""
     workdir, ended = tmp_path / "run", []
     thread = threading.Thread(

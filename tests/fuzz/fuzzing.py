@@ -103,6 +103,14 @@ def damaged(draw, content, pieces=PIECES, most=4):
     return bytes(found)
 
 
+def write_damaged(data, whole, folder):
+    """Writes files of these contents by name, one of them damaged as hypothesis draws it."""
+    name = data.draw(st.sampled_from(sorted(whole)))
+    for other, content in whole.items():
+        (folder / other).write_bytes(content)
+    (folder / name).write_bytes(data.draw(damaged(whole[name])))
+
+
 def places(document, within=()):
     """Where the parts of a JSON document are, as tuples of keys and indices."""
     children = ()

@@ -7,7 +7,7 @@ import published
 import published_tokenizers
 import pytest
 import safetensors.numpy
-from fuzzing import damaged, damaged_json, fuzz, outcome
+from fuzzing import damaged, damaged_json, fuzz, outcome, write_damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,11 +47,9 @@ def test_bytes_of_files(tmp_path):
     whole = {name: (tmp_path / name).read_bytes() for name in ("config.json", MODEL)}
 
     @fuzz
-    @given(data=st.data(), name=st.sampled_from(sorted(whole)))
-    def property(data, name):
-        for other, content in whole.items():
-            (tmp_path / other).write_bytes(content)
-        (tmp_path / name).write_bytes(data.draw(damaged(whole[name])))
+    @given(data=st.data())
+    def property(data):
+        write_damaged(data, whole, tmp_path)
         outcome(lambda: checked(tmp_path))
 
     property()

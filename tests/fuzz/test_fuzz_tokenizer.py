@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from fuzzing import damaged, damaged_json, fuzz, outcome
+from fuzzing import damaged, damaged_json, fuzz, outcome, write_damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,11 +33,9 @@ def test_bytes_of_a_folder(tokenizer_path, tmp_path):
     expected = used(tokenizer_lib.load(tokenizer_path))
 
     @fuzz
-    @given(data=st.data(), name=st.sampled_from(sorted(whole)))
-    def property(data, name):
-        for other, content in whole.items():
-            (tmp_path / other).write_bytes(content)
-        (tmp_path / name).write_bytes(data.draw(damaged(whole[name])))
+    @given(data=st.data())
+    def property(data):
+        write_damaged(data, whole, tmp_path)
         found = outcome(lambda: used(tokenizer_lib.load(tmp_path)))
         assert found in (None, expected)
 

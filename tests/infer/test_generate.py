@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from lmjax import families
-from lmjax.config import MeshConfig, ModelConfig
+from lmjax.config import MeshConfig
 from lmjax.errors import UserError
 from lmjax.infer.generate import Generator
 from lmjax.infer.sampling import Sampling
+from lmjax.model_config import ModelConfig
 from lmjax.nn.model import Model
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from lmjax import families
-from lmjax.config import MeshConfig, ModelConfig
+from lmjax.config import MeshConfig
 from lmjax.infer.generate import Generator
+from lmjax.model_config import ModelConfig
 from lmjax.nn.model import Model, smallest_batch
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from lmjax import families
-from lmjax.config import MeshConfig, ModelConfig
+from lmjax.config import MeshConfig
 from lmjax.data.tokenizer import IdsTokenizer
 from lmjax.errors import UserError
 from lmjax.infer import score
 from lmjax.infer.examples import Framing
 from lmjax.infer.score import Scorer
+from lmjax.model_config import ModelConfig
 from lmjax.nn.model import Model
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules

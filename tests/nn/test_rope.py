@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 from lmjax.nn.position import Rope, rotate
 
 

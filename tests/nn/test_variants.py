@@ -7,7 +7,7 @@ import pytest
 from variants import VARIANTS, VOCAB, is_encoder, is_two, make_model, sequence
 
 from lmjax import flops
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 from lmjax.nn.model import Model
 
 # RoBERTa's blocks are BERT's, T5 1.1 has all that 1.0 has: once is enough for what is slow.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import families
-from lmjax.config import ModelConfig
+from lmjax.model_config import ModelConfig
 from lmjax.nn.model import Model
 
 VOCAB = 96
