@@ -38,7 +38,10 @@ napoleon_use_rtype = False
 autodoc_inherit_docstrings = False
 # Of other projects, whose pages a build without a network cannot look up; ours have to be found.
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|concurrent|etils|flax|jax|jaxlib|numpy|optax|os|pyarrow|rich)\b.*")
+    (
+        "py:.*",
+        r"(collections|concurrent|etils|flax|jax|jaxlib|numpy|optax|os|pyarrow|rich|tokenizers)\b.*",
+    )
 ]
 
 html_theme = "sphinx_book_theme"

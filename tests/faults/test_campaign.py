@@ -13,7 +13,7 @@ from lmjax.bench import flips
 def test_twelve_kills_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")  # one device, as a user's laptop has it
     output = tmp_path / "campaign.json"
-    done = tool_run.run("fault_campaign", "--kills=12", "--flips=6", f"--output={output}")
+    done = tool_run.run("fault_campaign", "--kills=12", f"--output={output}")
     assert done.code == 0, done.err
     found = json.loads(output.read_text())
     ends = [end for outcome in found["outcomes"] for end in outcome["ends"]]
@@ -28,9 +28,19 @@ def test_twelve_kills_change_nothing(tmp_path, monkeypatch):
         assert outcome["rows"] > 20
         assert outcome["steps"] > 50
         assert outcome["variant"] in done.out
-    for came in found["damaged"].values():
-        assert came["bits flipped"] == {flips.WENT_BACK: 2}
-        assert set(came["files cut or gone"]) <= {flips.WENT_BACK, flips.EQUAL}
+
+
+@pytest.mark.slow
+def test_bits_are_flipped_in_what_a_campaign_leaves(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    output = tmp_path / "campaign.json"
+    flags = ("--variant=encoder", "--kills=1", "--flips=2", f"--output={output}")
+    done = tool_run.run("fault_campaign", *flags)
+    assert done.code == 0, done.err
+    (came,) = json.loads(output.read_text())["damaged"].values()
+    assert came["bits flipped"] == {flips.WENT_BACK: 2}
+    assert set(came["files cut or gone"]) <= {flips.WENT_BACK, flips.EQUAL}
+    assert "damaged checkpoints" in done.out
 
 
 def test_a_campaign_of_nothing_is_refused():
