@@ -337,6 +337,7 @@ class WatchdogConfig(Section):
     step: float | None = free(1800.0, "a step, or one of its micro-batches", gt=0)
     evaluation: float | None = free(1800.0, "a batch of an evaluation", gt=0)
     save: float | None = free(3600.0, "a save that the run has to wait for", gt=0)
+    host: float | None = free(60.0, "another host that shows no sign of life", gt=0)
 
 
 class Config(Section):

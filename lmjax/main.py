@@ -22,6 +22,11 @@ _TEST_FAULTS = flags.DEFINE_bool(
     False,
     f"Only for tests: do what {faults.VARIABLE} says, which ends the run badly.",
 )
+_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "Of several processes: HOST:PORT of the one with process_id 0."
+)
+_NUMBER = flags.DEFINE_integer("num_processes", None, "Of several processes: how many.")
+_INDEX = flags.DEFINE_integer("process_id", None, "Of several processes: this one's, from 0.")
 _HELP_CONFIG = flags.DEFINE_bool("help_config", False, "List all config fields and leave.")
 
 
@@ -30,7 +35,9 @@ def main(overrides: cli.Overrides) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(exit_codes.PREEMPTED))
     faults.arm(allowed=_TEST_FAULTS.value)
     from lmjax import runner
+    from lmjax.parallel import hosts
 
+    hosts.join(_ADDRESS.value, _NUMBER.value, _INDEX.value)
     if _HELP_CONFIG.value:
         return runner.help_config()
     request = runner.Request(

@@ -10,11 +10,12 @@ from typing import Any
 
 import jax
 
-from lmjax import config_file, foreign, paths
+from lmjax import config_file, foreign, objectives, paths
 from lmjax.batch import Pieces
 from lmjax.config import Config
 from lmjax.data import allocator, cache
 from lmjax.errors import UserError
+from lmjax.parallel import hosts
 from lmjax.train import answers as answers_lib
 from lmjax.train import data as data_lib
 from lmjax.train import disk, setup, workdir
@@ -68,8 +69,9 @@ def opened(request: Request) -> Iterator[tuple[Console, Workdir, RunConfig]]:
         )
     allocator.keep_freed()  # before there are threads
     run = run_config(request)  # a mistake in the config leaves no folder behind
+    hosts.wait("all have read the config")  # which the first is about to write
     jax.config.update("jax_debug_nans", request.debug)
-    console, folder = Console(), Workdir(request.workdir)
+    console, folder = Console(hosts.index()), Workdir(request.workdir, hosts.index())
     try:
         console.log_to(folder.log)
         yield console, folder, run
@@ -117,9 +119,9 @@ def prepared(folder: Workdir, run: RunConfig, *, room_for_saves: bool = True) ->
       room_for_saves: whether there must be room on the disk for the checkpoints to come.
     """
     _check_hosts(run.config)
-    imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.path)
+    imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.of_run)
     start_lib.check_data(run.config, imported)
-    stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.path))
+    stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.of_run))
     start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
     config = resolved(run.config, stores)
     ids = setup.make_ids(config, stores.tokenizer)
@@ -132,8 +134,9 @@ def prepared(folder: Workdir, run: RunConfig, *, room_for_saves: bool = True) ->
         _check_data(restart, data, folder.name)
         if room_for_saves:
             _check_room(folder, program, len(checkpoints.steps()))
-        folder.write(RunConfig(config, run.source, run.changes))
-        folder.keep_tokenizer(stores.train[0].tokenizer_path, replace=imported is not None)
+        if hosts.index() == 0:
+            folder.write(RunConfig(config, run.source, run.changes))
+            folder.keep_tokenizer(stores.train[0].tokenizer_path, replace=imported is not None)
         folder.sync()
         with program.context():
             steps = setup.make_steps(program, data.tables)
@@ -151,12 +154,17 @@ def resolved(config: Config, stores: data_lib.Stores) -> Config:
 
 def _check_hosts(config: Config) -> None:
     """Refuses raw text on several hosts: each would tokenise it, and train a tokenizer, itself."""
-    if jax.process_count() == 1:
+    if hosts.number() == 1:
         return
+    if objectives.is_labelled(config):
+        raise UserError(
+            f"config.objective.name={config.objective.name!r} is for one host, whose answers are "
+            f"judged, and this run has {hosts.number()}; start one process"
+        )
     for path in config.data.paths:
         if not cache.is_prepared(path):
             raise UserError(
-                f"{path} is raw text, and this run has {jax.process_count()} hosts; prepare it "
+                f"{path} is raw text, and this run has {hosts.number()} hosts; prepare it "
                 "once with tools/prepare_data.py and give all of them that store"
             )
 

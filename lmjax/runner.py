@@ -14,11 +14,13 @@ from lmjax.data import pipeline
 from lmjax.errors import UserError
 from lmjax.exit_codes import PREEMPTED
 from lmjax.opening import Request, Run
+from lmjax.parallel import hosts
 from lmjax.train import data as data_lib
 from lmjax.train import describe, loop, metrics, setup, starts, workdir
 from lmjax.train import inspect as inspect_lib
 from lmjax.train import start as start_lib
 from lmjax.train.console import Console, logger, make_console
+from lmjax.train.life import Life
 from lmjax.train.loop import StoppedError
 from lmjax.train.reporter import Reporter
 from lmjax.train.state import TrainState
@@ -55,13 +57,14 @@ def evaluate(request: Request) -> int:
             raise UserError(f"{run.checkpoints.name} holds no checkpoint; train first")
         state, step = restored
         row = evaluation_row(run, state, lambda what, done, total: None)
-        print(json.dumps({"step": step, "split": "eval", **row}))
+        if hosts.index() == 0:
+            print(json.dumps({"step": step, "split": "eval", **row}))
     return 0
 
 
 def train(request: Request) -> int:
     """Starts, or goes on with, the run in the workdir."""
-    with Stop() as stop, contextlib.ExitStack() as stack:
+    with Stop(alone=hosts.number() == 1) as stop, contextlib.ExitStack() as stack:
         try:
             with stop.nothing_to_lose():
                 faults.at("prepare")
@@ -69,7 +72,7 @@ def train(request: Request) -> int:
                 stop.before_leaving = folder.unlock
                 run = stack.enter_context(opening.prepared(folder, config))
                 _introduce(run, console)
-                watchdog = Watchdog(run.config.watchdog.model_dump(), folder.log, logger.error)
+                watchdog = _watchdog(run)
                 stack.callback(watchdog.stop)
                 watchdog.start("restore")
                 state, start = first_state(run, console, watchdog)
@@ -77,6 +80,12 @@ def train(request: Request) -> int:
             logger.info("stopped before the first step; the same command begins again")
             return PREEMPTED
         return _train(run, state, start, console, stop, watchdog)
+
+
+def _watchdog(run: Run) -> Watchdog:
+    deadlines, folder = run.config.watchdog.model_dump(), run.folder
+    life = Life(folder.signs_of_life, hosts.index(), hosts.number(), deadlines["host"])
+    return Watchdog(deadlines, folder.log, logger.error, life.silent)
 
 
 def _introduce(run: Run, console: Console) -> None:
@@ -112,6 +121,10 @@ def _train(
         if _lacks_evaluation(run, start):
             training.evaluate(start, state, {})
         step, saved = training(state)
+    except Exception as error:
+        if hosts.number() > 1 and not isinstance(error, UserError):
+            watchdog.blame()
+        raise
     finally:
         console.stop()
         training.close()
@@ -134,7 +147,8 @@ def _lacks_evaluation(run: Run, start: int) -> bool:
     if not start or not loop.due(start, run.config.eval.every, run.config.train.num_steps):
         return False
     rows = metrics.read(run.folder.metrics)
-    return not any((row["step"], row["split"]) == (start, "eval") for row in rows)
+    lacks = not any((row["step"], row["split"]) == (start, "eval") for row in rows)
+    return bool(hosts.agreed(lacks))
 
 
 def _reporter(

@@ -11,6 +11,7 @@ from typing import Any
 from lmjax import faults, opening
 from lmjax.data import files, pipeline
 from lmjax.opening import Run
+from lmjax.parallel import hosts
 from lmjax.train import answers as answers_lib
 from lmjax.train import disk, loop
 from lmjax.train.console import Console
@@ -71,6 +72,7 @@ class Training:
     def __call__(self, state: TrainState) -> tuple[int, int]:
         """Trains to the end of the run or until it is stopped; returns (last step, step saved)."""
         log, last = self._run.config.log, self._run.config.train.num_steps
+        vote = hosts.Vote()
         callbacks = [
             loop.Every(1, self._reporter.tick),
             loop.Every(log.every, self._reporter.record),
@@ -85,7 +87,7 @@ class Training:
             callbacks,
             start=self._start,
             stop=last,
-            interrupted=lambda: bool(self._stop),
+            interrupted=lambda: vote(bool(self._stop)),
         )
         self._reporter.sync()
         with self._watchdog.within("save"):
@@ -102,7 +104,7 @@ class Training:
         def progress(what: str, done: int, total: int) -> None:
             self._watchdog.beat()
             faults.at("evaluation", step)
-            if self._stop:
+            if self._stop.gives_up:
                 raise StoppedError
             self._console.within_step(f"step {step}: {what} {done}/{total}")
 
@@ -136,7 +138,7 @@ class Training:
 
         def on_micro(done: int, sums: dict) -> None:
             self._watchdog.beat()
-            if self._stop:  # a long step is not worth its grace time; it runs again whole
+            if self._stop.gives_up:  # a long step is not worth its grace time; it runs again whole
                 raise StoppedError
             self._reporter.micro(step, done, num_micro, sums)
 

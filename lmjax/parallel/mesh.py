@@ -59,6 +59,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     )
 
 
+def device(mesh: Mesh) -> jax.Device:
+    """One of the mesh's devices, of this host if any are; they are all of a kind."""
+    return next(iter(mesh.local_devices), mesh.devices.flat[0])
+
+
 @contextlib.contextmanager
 def context(mesh: Mesh) -> Iterator[None]:
     """Mesh and axis rules that tracing looks for; enter it around whatever runs a model."""

@@ -34,6 +34,7 @@ from etils import epath
 
 from lmjax import faults, paths
 from lmjax.errors import UserError
+from lmjax.parallel import hosts
 from lmjax.train import fingerprint, stored, sums
 from lmjax.train.state import TrainState
 
@@ -123,15 +124,17 @@ class Checkpoints:
 
     def put_aside(self, step: int) -> str:
         """Renames a step, so that it is none any more; returns the new name."""
-        new = f"damaged_{step}_{time.time_ns()}"
-        for old, now in ((str(step), new), (sums.name(step), sums.name(new))):
-            paths.move(os.fspath(self._directory / old), os.fspath(self._directory / now))
+        new = f"damaged_{step}_{hosts.agreed(time.time_ns())}"
+        if hosts.index() == 0:
+            for old, now in ((str(step), new), (sums.name(step), sums.name(new))):
+                paths.move(os.fspath(self._directory / old), os.fspath(self._directory / now))
+        hosts.wait(f"{new} is put aside")
         self._manager.reload()
         return new
 
     def seal(self, step: int) -> None:
         """Writes the sums of a sound step that has none."""
-        if not sums.exists(os.fspath(self._directory), step):
+        if hosts.index() == 0 and not sums.exists(os.fspath(self._directory), step):
             sums.write(os.fspath(self._directory), step)
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
@@ -163,7 +166,7 @@ class Checkpoints:
             self._manager = self._open()  # which takes the leftovers away
             raise
         faults.at("landed", step)
-        if jax.process_index() == 0:
+        if hosts.index() == 0:
             sums.write(os.fspath(self._directory), step)
             sums.remove_others(os.fspath(self._directory), self._manager.all_steps())
         self._verified[step] = None

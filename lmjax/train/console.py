@@ -29,14 +29,14 @@ def make_console() -> RichConsole:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, console: RichConsole):
-        super().__init__()
-        self._console = console
+    def __init__(self, console: RichConsole, host: int):
+        super().__init__(logging.WARNING if host else logging.INFO)
+        self._console, self._before = console, f"host {host}: " if host else ""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno)
         self._console.print(
-            redact.redacted(record.getMessage()),
+            self._before + redact.redacted(record.getMessage()),
             style=style,
             markup=False,
             highlight=False,
@@ -54,13 +54,14 @@ class _Formatter(logging.Formatter):
 class Console:
     """Messages and progress of one process."""
 
-    def __init__(self) -> None:
-        self._rich = make_console()
+    def __init__(self, host: int = 0) -> None:
+        """Of several hosts, only the first shows more than warnings."""
+        self._rich, self._host = make_console(), host
         self._progress: Progress | None = None
         self._task = None
         self._last_line = time.monotonic()
         self._file: logging.Handler | None = None
-        self._handler = _Handler(self._rich)
+        self._handler = _Handler(self._rich, host)
         logger.handlers = [self._handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -68,7 +69,7 @@ class Console:
     @property
     def live(self) -> bool:
         """Whether there is a terminal to draw on."""
-        return is_live(self._rich)
+        return not self._host and is_live(self._rich)
 
     def log_to(self, path: os.PathLike) -> None:
         """Copies all messages from now on into a file."""

@@ -20,6 +20,7 @@ from typing import Any
 from lmjax import paths
 from lmjax.data.files import writing
 from lmjax.errors import UserError
+from lmjax.parallel import hosts
 from lmjax.train import sums
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.state import TrainState
@@ -32,6 +33,11 @@ def open_checkpoints(
 ) -> Checkpoints | CopiedCheckpoints:
     """The checkpoints of a folder or URL, written to directly where Orbax can."""
     if _is_copied(directory):
+        if hosts.number() > 1:
+            raise UserError(
+                f"{directory}: several hosts save to a folder that all of them see, or to gs://; "
+                "give such a --workdir"
+            )
         return CopiedCheckpoints(directory, keep=keep, keep_period=keep_period)
     return Checkpoints(directory, keep=keep, keep_period=keep_period)
 

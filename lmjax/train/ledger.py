@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lmjax.batch import INFO_PREFIX
+from lmjax.parallel import hosts
 from lmjax.train import metrics
 
 
@@ -27,8 +28,10 @@ class Ledger:
         self._file = open(os.fspath(path), "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, step: int, batch: Mapping[str, np.ndarray]) -> None:
-        """Notes this host's rows of a step."""
-        fields = [np.asarray(batch[INFO_PREFIX + name], "<i8") for name in ("row", "window")]
+        """Notes the rows of a step, of which each host has some."""
+        fields = hosts.gathered(
+            [np.asarray(batch[INFO_PREFIX + name], "<i8") for name in ("row", "window")]
+        )
         digest = hashlib.sha256(b"".join(field.tobytes() for field in fields)).hexdigest()
         self._file.write(json.dumps({"step": step, "rows": digest}) + "\n")
         self._file.flush()

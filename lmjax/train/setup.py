@@ -29,6 +29,7 @@ from lmjax.nn.model import Model
 from lmjax.optim.dims import axis_names
 from lmjax.optim.optimizer import make_optimizer
 from lmjax.optim.schedule import Schedule, make_schedule
+from lmjax.parallel import hosts
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
 from lmjax.train import device as device_lib
@@ -108,8 +109,8 @@ class Program:
 
     @property
     def device(self) -> jax.Device:
-        """One of the devices; they are all of a kind."""
-        return self.mesh.devices.flat[0]
+        """One of the devices of this host; they are all of a kind."""
+        return mesh_lib.device(self.mesh)
 
     def hardware(self) -> dict[str, Any]:
         """What the steps run on and compute in, for a checkpoint to remember."""
@@ -235,8 +236,9 @@ def make_program(
         ids = Ids(num_ids=config.tokenizer.vocab_size, num_rows=config.model.vocab_size)
     mesh = mesh_lib.make_mesh(config.mesh, devices)
     sharding = rules_lib.batch_sharding(mesh)
-    dtype, reason = device_lib.compute_dtype(config.train.dtype, mesh.devices.flat[0])
-    model = make_model(config, dtype, mesh.devices.flat[0])
+    device = mesh_lib.device(mesh)
+    dtype, reason = device_lib.compute_dtype(config.train.dtype, device)
+    model = make_model(config, dtype, device)
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
     objective = objectives.make(config, ids)
     row = flops.lengths(objective.spec(1))
@@ -277,7 +279,7 @@ def rows_of_micro_batch(config: Config, row: flops.Lengths, dtype: Any, mesh: Me
         )
     micro = config.train.micro_batch_size
     if micro == "auto":
-        budget = device_lib.memory_budget(mesh.devices.flat[0])
+        budget = hosts.agreed(device_lib.memory_budget(mesh_lib.device(mesh)))
         return flops.largest_micro_batch(config, row, budget, split, dtype_bytes=dtype.itemsize)
     if micro % shards:
         raise UserError(

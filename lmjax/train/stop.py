@@ -29,7 +29,9 @@ _PATIENCE = 2.0  # seconds that Python gets to leave by itself
 class Stop:
     """Takes the signals between `__enter__` and `__exit__`; use it in the main thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = True) -> None:
+        """`alone`: no other process waits for what this one does; else a step is never given up."""
+        self._alone = alone
         # Called before the process is ended from here.
         self.before_leaving: Callable[[], None] = lambda: None
         self._received = False
@@ -56,9 +58,17 @@ class Stop:
         """Whether a signal has come."""
         return self._received
 
+    @property
+    def gives_up(self) -> bool:
+        """Whether a signal has come that ends what is going on, before it is done."""
+        return self._received and self._alone
+
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Inside, a signal raises `StoppedError` where the code is; one that came before, too."""
+        if not self._alone:
+            yield
+            return
         self._at_once = True
         try:
             if self._received:

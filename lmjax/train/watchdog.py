@@ -23,7 +23,11 @@ class Watchdog:
     """Watches from `start` to `stop`; the thread that runs the training calls the rest."""
 
     def __init__(
-        self, deadlines: Mapping[str, float | None], log: os.PathLike, say: Callable[[str], None]
+        self,
+        deadlines: Mapping[str, float | None],
+        log: os.PathLike,
+        say: Callable[[str], None],
+        silent: Callable[[], str | None] = lambda: None,
     ):
         """Watches nothing yet.
 
@@ -31,8 +35,10 @@ class Watchdog:
           deadlines: seconds by phase; None: that phase may take for ever.
           log: the file that the stacks are appended to.
           say: prints the line that explains the end.
+          silent: names another host that shows no life, which ends this one, too (`Life.silent`).
         """
         self._deadlines, self._log, self._say = dict(deadlines), log, say
+        self._silent = silent
         self._phase, self._since = "", time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -57,6 +63,15 @@ class Watchdog:
         """From now on the run is at something else."""
         self._phase, self._since = phase, time.monotonic()
 
+    def blame(self) -> None:
+        """Waits, after something that may be another host's end, until that is known to be silent.
+
+        Which ends this process; otherwise it returns, and the trouble is this host's own.
+        """
+        if (limit := self._deadlines.get("host")) is not None:
+            self.enter("the end of what has failed")
+            time.sleep(1.5 * limit)
+
     def beat(self) -> None:
         """It is still at it, and alive."""
         self._since = time.monotonic()
@@ -78,21 +93,25 @@ class Watchdog:
             phase, since = self._phase, self._since
             limit = self._deadlines.get(phase)
             if limit is not None and time.monotonic() - since > limit:
-                self._end(phase, limit)
+                why = f"{phase} has taken longer than {limit:g} s"
+                self._end(why, f"config.watchdog.{phase}")
+            if (host := self._silent()) is not None:
+                limit = self._deadlines["host"]
+                why = f"{host} has shown no life for {limit:g} s, while this one was at: {phase}"
+                self._end(why, "config.watchdog.host")
 
-    def _end(self, phase: str, limit: float) -> None:
+    def _end(self, why: str, limit: str) -> None:
         # Whatever hangs may hold locks that an orderly end would wait for, so there is none.
         with contextlib.suppress(OSError), open(self._log, "a", encoding="utf-8") as file:
-            file.write(f"stacks of all threads, {phase} having taken longer than {limit:g} s:\n")
+            file.write(f"stacks of all threads, since {why}:\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-        threading.Thread(target=self._say, args=(self._line(phase, limit),), daemon=True).start()
+        threading.Thread(target=self._say, args=(self._line(why, limit),), daemon=True).start()
         time.sleep(0.5)  # the console's lock may be held, too
         leave_at_once(HUNG)
 
-    def _line(self, phase: str, limit: float) -> str:
+    def _line(self, why: str, limit: str) -> str:
         return (
-            f"the run hangs: {phase} has taken longer than {limit:g} s; the stacks of all threads "
-            f"are in {os.fspath(self._log)}. The same command goes on from the last checkpoint; "
-            f"config.watchdog.{phase} is the limit"
+            f"the run hangs: {why}; the stacks of all threads are in {os.fspath(self._log)}. The "
+            f"same command goes on from the last checkpoint; {limit} is the limit"
         )

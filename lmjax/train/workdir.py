@@ -46,11 +46,16 @@ class RunConfig:
 class Workdir:
     """Paths of one run, and the lock that keeps a second process out.
 
-    `path` is the local folder of its files, `name` what the user calls it.
+    `path` is the local folder of its files, `name` what the user calls it. Of several hosts the
+    first writes the run's; each other has a folder in it, `hosts/INDEX`, and only the checkpoints
+    are of all.
     """
 
-    def __init__(self, path: epath.PathLike):
+    def __init__(self, path: epath.PathLike, host: int = 0):
         self.name = os.fspath(path)
+        self._shared = self.name
+        if host:
+            self.name = path = paths.join(self.name, "hosts", str(host))
         self._mirror: Mirror | None = None
         if paths.is_remote(path):
             self._lock = Lease(self.name, log=logger.info)
@@ -79,6 +84,11 @@ class Workdir:
             ) from None
 
     @property
+    def of_run(self) -> epath.PathLike:
+        """Where the run's config and tokenizer are."""
+        return self.path if self.name == self._shared else self._shared
+
+    @property
     def metrics(self) -> epath.Path:
         return self.path / "metrics.jsonl"
 
@@ -100,8 +110,14 @@ class Workdir:
 
     @property
     def checkpoints(self) -> str:
-        where = self.path if self._mirror is None else self.name
-        return paths.join(where, "checkpoints")
+        if paths.is_remote(self._shared):
+            return paths.join(self._shared, "checkpoints")
+        return paths.join(os.path.abspath(os.path.expanduser(self._shared)), "checkpoints")
+
+    @property
+    def signs_of_life(self) -> str:
+        """Folder of a file for each host that it writes while it lives."""
+        return paths.join(self._shared, "hosts")
 
     @property
     def tokenizer(self) -> epath.Path:
