@@ -69,6 +69,7 @@ def opened(request: Request) -> Iterator[tuple[Console, Workdir, RunConfig]]:
         )
     allocator.keep_freed()  # before there are threads
     run = run_config(request)  # a mistake in the config leaves no folder behind
+    _check_hosts(run.config)
     hosts.wait("all have read the config")  # which the first is about to write
     jax.config.update("jax_debug_nans", request.debug)
     console, folder = Console(hosts.index()), Workdir(request.workdir, hosts.index())
@@ -118,7 +119,6 @@ def prepared(folder: Workdir, run: RunConfig, *, room_for_saves: bool = True) ->
       folder, run: from `opened`.
       room_for_saves: whether there must be room on the disk for the checkpoints to come.
     """
-    _check_hosts(run.config)
     imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.of_run)
     start_lib.check_data(run.config, imported)
     stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.of_run))
