@@ -133,7 +133,7 @@ def test_what_two_hosts_saved_is_restored_bit_for_bit_by_one(start, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_the_other_host_leaves_at_the_deadline_and_names_the_silent_one(start, tmp_path, number):
     workdir = tmp_path / "run"
-    flags = ("--config.watchdog.host=3", "--config.train.num_steps=100000")
+    flags = ("--config.watchdog.host=8", "--config.train.num_steps=100000")
     first, second = start(workdir, 2, *flags)
     deadline = time.monotonic() + SECONDS
     while not (workdir / "checkpoints" / "5.sha256").exists():
@@ -144,10 +144,10 @@ def test_the_other_host_leaves_at_the_deadline_and_names_the_silent_one(start, t
     began = time.monotonic()
     codes, said = ended([first])
     assert codes == [124], said
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     last = said[0].strip().splitlines()[-1]
     assert f"the run hangs: host 1 (process {second.pid} on {socket.gethostname()})" in said[0]
-    assert "has shown no life for 3 s" in said[0]
+    assert "has shown no life for 8 s" in said[0]
     assert "The same command goes on from the last checkpoint" in last
 
 
