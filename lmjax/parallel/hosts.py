@@ -18,22 +18,24 @@ _JOIN_SECONDS = 300
 # Longer than a run's own patience with a silent host, which ends it with a reason.
 _HEARTBEAT_SECONDS = 600
 _LEAVE_SECONDS = 30  # that a process waits for the others at its end
+_BITS = 31  # of a word
 
 
-def join(address: str | None, number: int | None, index: int | None) -> None:
+def join(address: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes; call it before anything else of JAX.
 
     Args:
       address: HOST:PORT of process 0; None, like the others: there is one process.
-      number: of processes.
-      index: of this one.
+      num_processes: how many there are.
+      process_id: this one's, from 0.
 
     Raises:
       UserError: some of them are missing, or process 0 does not answer.
     """
-    if address is None and number is None and index is None:
+    given = (address, num_processes, process_id)
+    if given == (None, None, None):
         return
-    if address is None or number is None or index is None or not 0 <= index < number:
+    if None in given or not 0 <= process_id < num_processes:
         raise UserError(
             "--coordinator_address, --num_processes and --process_id belong together, with "
             "process_id from 0 to num_processes - 1; give all three, or none for one process"
@@ -41,15 +43,15 @@ def join(address: str | None, number: int | None, index: int | None) -> None:
     try:
         jax.distributed.initialize(
             address,
-            number,
-            index,
+            num_processes,
+            process_id,
             initialization_timeout=_JOIN_SECONDS,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_LEAVE_SECONDS,
         )
     except Exception as error:
         raise UserError(
-            f"--coordinator_address={address}: process {index} of {number} cannot join "
+            f"--coordinator_address={address}: process {process_id} of {num_processes} cannot join "
             f"({type(error).__name__}); start all processes with the same address, that of a free "
             "port on the host of process 0"
         ) from error
@@ -87,9 +89,6 @@ def gathered(fields: list[np.ndarray]) -> list[np.ndarray]:
     first, *others = _whole(np.asarray(words)).swapaxes(0, 1).reshape(len(fields), -1)
     order = np.argsort(first, kind="stable")
     return [each[order] for each in (first, *others)]
-
-
-_BITS = 31
 
 
 def _words(values: np.ndarray) -> np.ndarray:
