@@ -7,6 +7,8 @@ the answer. With one process nothing here communicates.
 
 from __future__ import annotations
 
+import sys
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -40,6 +42,8 @@ def join(address: str | None, num_processes: int | None, process_id: int | None)
             "--coordinator_address, --num_processes and --process_id belong together, with "
             "process_id from 0 to num_processes - 1; give all three, or none for one process"
         )
+    who = f"process {process_id} of {num_processes}"
+    print(f"{who}: waiting for all at {address}", file=sys.stderr, flush=True)
     try:
         jax.distributed.initialize(
             address,
@@ -51,9 +55,8 @@ def join(address: str | None, num_processes: int | None, process_id: int | None)
         )
     except Exception as error:
         raise UserError(
-            f"--coordinator_address={address}: process {process_id} of {num_processes} cannot join "
-            f"({type(error).__name__}); start all processes with the same address, that of a free "
-            "port on the host of process 0"
+            f"--coordinator_address={address}: {who} cannot join ({type(error).__name__}); start "
+            "all processes with the same address, that of a free port on the host of process 0"
         ) from error
 
 
