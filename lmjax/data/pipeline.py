@@ -11,6 +11,7 @@ One Grain element is one step, all rows of it, since Grain's cost is per element
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -131,6 +132,9 @@ def iterate(batches: TrainBatches, start: int, stop: int, num_workers: int) -> I
     steps = grain.MapDataset.range(start, stop).map(batches)
     if num_workers == 0:
         return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
+    # Queues of an earlier iteration, should the collector meet them while those of this one are
+    # being registered, warn and leak on CPython 3.12 (its issue 131788).
+    gc.collect()
     reading = steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     return iter(
         reading.mp_prefetch(

@@ -1,4 +1,7 @@
+import gc
+import multiprocessing
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -57,6 +60,21 @@ def test_workers_change_no_byte(store, num_workers):
     assert len(got) == 7
     for step, batch in enumerate(got, 3):
         assert_equal(batch, make(step))
+
+
+def test_queues_of_before_are_gone_when_workers_start(store):
+    """On CPython 3.12 they warn when the collector meets them while new ones are registered."""
+    flags.FLAGS(["test"], known_only=True)
+    gc.disable()
+    try:
+        queue = multiprocessing.get_context("spawn").Queue()
+        queue.itself = queue
+        left = weakref.ref(queue)
+        del queue
+        pipeline.iterate(batches(store), 0, 1, num_workers=1)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_an_epoch_shows_every_window_once_and_the_next_in_another_order(store):
