@@ -281,6 +281,11 @@ class TrainConfig(Section):
         "leave out steps whose loss or gradient norm is 6 standard deviations above the last 128",
     )
     z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)
+    loss_chunk: int | Literal["auto"] | None = free(
+        "auto",
+        "positions of a row whose logits are made at a time; None: all; 'auto': all, unless they "
+        "and their gradient would take over a tenth of the memory",
+    )
     remat: Literal["none", "dots", "full"] = free(
         "none", "what the backward pass recomputes: nothing, all but matmuls, whole blocks"
     )
@@ -370,6 +375,11 @@ class Config(Section):
             raise ValueError(
                 f"train.micro_batch_size={micro} does not divide train.global_batch_size="
                 f"{train.global_batch_size}; choose a divisor or 'auto'"
+            )
+        if isinstance(train.loss_chunk, int) and train.loss_chunk < 1:
+            raise ValueError(
+                f"train.loss_chunk={train.loss_chunk} is no number of positions; choose one above "
+                "0, None or 'auto'"
             )
         if schedule.decay_steps is not None and schedule.warmup_steps > schedule.decay_steps:
             raise ValueError(

@@ -182,6 +182,7 @@ def memory(
     dtype_bytes: int,
     accumulates: bool,
     split: Split | None = None,
+    chunk: int | None = None,
 ) -> dict[str, int]:
     """Estimated bytes at the peak of a training step on one device.
 
@@ -194,6 +195,7 @@ def memory(
       dtype_bytes: of the compute type.
       accumulates: whether there are several micro-batches to a step.
       split: what of the whole the device holds; None: all.
+      chunk: positions of a row whose logits are there at a time; None: all.
 
     Returns:
       parameters, optimizer, gradients, activations (what the blocks keep) and work (the larger of
@@ -211,7 +213,9 @@ def memory(
     transient = max(block["transient"] for _, block in blocks)
     if policy != "none":  # what was not kept comes back, one block at a time
         transient += max(block["none"] for _, block in blocks)
-    logits = 2 * _FLOAT32 * _outputs(model) * row.predicted / split.tensor
+    logits = _logits_bytes(model, row, chunk) / split.tensor
+    if chunk is not None:  # gradients of all hidden states are there before the blocks' way back
+        kept += dtype_bytes * model.hidden_size * row.predicted
     # In a smaller type the matrices are cast once and the copies kept for the way back.
     cast = dtype_bytes * number // split.state if dtype_bytes < _FLOAT32 else 0
     return {
@@ -225,6 +229,32 @@ def memory(
 
 
 _FLOAT32 = 4
+_MOST_LOGITS, _CHUNK_LOGITS = 1 / 10, 1 / 40  # of the memory: all at once, and of a chunk
+
+
+def _logits_bytes(model: ModelConfig, row: Lengths, chunk: int | None = None) -> int:
+    """Of the logits of a row, or of a chunk of its positions, with their gradient."""
+    return 2 * _FLOAT32 * _outputs(model) * min(row.predicted, chunk or row.predicted)
+
+
+def loss_chunk(config: Config, row: Lengths, rows: int, budget: int) -> int | None:
+    """Positions of a row whose logits are made at a time, as the config says; None: all.
+
+    Args:
+      config: resolved.
+      row: lengths of a row.
+      rows: of a micro-batch on a device.
+      budget: bytes that a step may take on each device.
+    """
+    asked, model = config.train.loss_chunk, config.model
+    if not model.predicts_tokens or asked is None:
+        return None
+    if asked != "auto":
+        return min(asked, row.predicted)
+    of_position = rows * _logits_bytes(model, row, 1)
+    if of_position * row.predicted <= budget * _MOST_LOGITS:
+        return None
+    return max(1, int(budget * _CHUNK_LOGITS) // of_position)
 
 
 def _optimizer_bytes(config: Config, number: int) -> int:
@@ -300,6 +330,7 @@ def largest_micro_batch(
             dtype_bytes=dtype_bytes,
             accumulates=rows < batch,
             split=split,
+            chunk=loss_chunk(config, row, rows // split.rows, budget),
         )
         if sum(parts.values()) <= budget:
             return rows

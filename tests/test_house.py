@@ -32,7 +32,8 @@ FLOORS = [
     {"families"},
     {"infer"},
     {"train"},
-    {"bench", "export"},
+    {"export"},
+    {"bench"},
     {"runner", "opening", "training", "config_file", "main", "cli", "doctor"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

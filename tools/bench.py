@@ -1,5 +1,6 @@
 """Measures lmjax on the machine at hand.
 
+python tools/bench.py --what=train --config=configs/bert_mini.py [--against=hf] [--output=FILE.json]
 python tools/bench.py --what=input --config=configs/bert_tiny.py [--against=hf] [--output=FILE.json]
 python tools/bench.py --what=packing --config=configs/bert_tiny.py [--output=FILE.json]
 python tools/bench.py --what=checks --config=configs/bert_tiny.py [--output=FILE.json]
@@ -11,14 +12,18 @@ from lmjax import cli
 
 _WHAT = flags.DEFINE_enum(
     "what",
-    "input",
-    ["input", "packing", "checks"],
-    "What to measure: how fast batches are made; training steps with each packing; what the checks "
-    "take of a step that let a run survive faults.",
+    "train",
+    ["train", "input", "packing", "checks"],
+    "What to measure: training steps; how fast batches are made; training steps with each packing; "
+    "what the checks take of a step that let a run survive faults.",
 )
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
 _AGAINST = flags.DEFINE_enum(
-    "against", None, ["hf"], "input: beside the collator of transformers, in the same run."
+    "against",
+    None,
+    ["hf"],
+    "Beside transformers in the same run: train: its PyTorch model, eager and compiled; input: its "
+    "collator.",
 )
 _SECONDS = flags.DEFINE_float("seconds", None, "How long; input: 6, else 60.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JSON file.")
@@ -26,19 +31,24 @@ _OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JS
 
 def main(overrides: cli.Overrides) -> int:
     from lmjax import runner
-    from lmjax.bench import checks, collators, report
+    from lmjax.bench import checks, collators, report, training
     from lmjax.bench import input as input_bench
     from lmjax.bench import packing as packing_bench
     from lmjax.errors import UserError
     from lmjax.train import setup
     from lmjax.train.console import make_console
 
-    if _AGAINST.value and _WHAT.value != "input":
+    if _AGAINST.value and _WHAT.value not in ("train", "input"):
         raise UserError(f"--against has no meaning for --what={_WHAT.value}; leave it out")
     request = runner.Request(_CONFIG.value, None, overrides)
     config, batches, stores = runner.train_batches(request)
     title = f"{_WHAT.value}: {_CONFIG.value}"
-    if _WHAT.value == "packing":
+    if _WHAT.value == "train":
+        config = training.comparable(config) if _AGAINST.value else config
+        peers = tuple(training.PEERS) if _AGAINST.value else ()
+        found = training.measure(config, stores, _SECONDS.value or 60.0, peers)
+        table, figures = report.training_table(found, title), found.as_dict()
+    elif _WHAT.value == "packing":
         rates = packing_bench.measure(config, stores, _SECONDS.value or 60.0)
         table = report.packing_table(rates, title)
         figures = {"packings": {name: found.as_dict() for name, found in rates.items()}}

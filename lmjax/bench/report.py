@@ -16,6 +16,7 @@ from lmjax.bench.campaign import Outcome
 from lmjax.bench.checks import Checks
 from lmjax.bench.input import FILL_TARGET, InputRates
 from lmjax.bench.packing import PackingRates
+from lmjax.bench.training import PEERS, Training
 from lmjax.config import Config
 from lmjax.train.console import count, duration
 
@@ -55,6 +56,42 @@ _SIDES = {
     "enc_inputs": "encoder's inputs",
     "targets": "predicted positions",
 }
+
+
+def training_table(found: Training, title: str) -> Table:
+    """Rates of training, beside those of peers."""
+    rate = f"share of {count(found.matmul)}FLOP/s"
+    table = Table("", "tokens/s", "step", "lmjax to it", rate, "MFU", title=title)
+    for name in (
+        "memory",
+        "first step",
+        "first loss",
+        "",
+    ):
+        table.add_column(name)
+    for name, of in found.rates.items():
+        mfu = found.mfu(of)
+        table.add_row(
+            PEERS.get(name, name),
+            count(of.tokens),
+            _milliseconds(of.seconds),
+            f"{of.ratio:.2f}x" if name in PEERS else "",
+            f"{found.share(of):.1%}",
+            "" if mfu is None else f"{mfu:.1%}",
+            "" if of.memory is None else f"{of.memory / 2**30:.2f} GiB",
+            f"{of.first_seconds:.1f} s",
+            f"{of.loss:.4f}",
+            of.note,
+            style="bold" if name not in PEERS else None,
+        )
+    for name, why in found.failed.items():
+        table.add_row(PEERS[name], *[""] * 8, why)
+    parts = ", ".join(f"{k} {v / 2**30:.2f}" for k, v in found.estimated.items())
+    table.caption = (
+        f"{count(found.flops)}FLOP a step; counted in GiB: {parts}; "
+        f"in all {sum(found.estimated.values()) / 2**30:.2f}"
+    )
+    return table
 
 
 def checks_table(found: Checks, title: str) -> Table:

@@ -77,6 +77,7 @@ def fit(config: Config, devices: Sequence[jax.Device], measured: float | None = 
         dtype_bytes=dtype.itemsize,
         accumulates=micro < batch,
         split=split,
+        chunk=setup.chunk_of_loss(config, row, micro, mesh),
     )
     rate = describe.expected_rate(devices[0], len(devices), dtype, measured)
     step_flops = flops.flops_per_row(config.model, row).full * batch

@@ -1,10 +1,9 @@
-"""From ids and positions to the residual stream, and back from it to logits.
+"""From ids and positions to the residual stream.
 
 Positions are data: they come from the batch, because they restart in every packed segment and go
 on from the cache when decoding. An id or position outside its table gives NaN, not a wrong row.
 
-Shape suffixes: B rows, T length, P predicted positions, D hidden_size, V vocabulary,
-N max_positions.
+Shape suffixes: B rows, T length, D hidden_size, V vocabulary, N max_positions.
 """
 
 from __future__ import annotations
@@ -72,15 +71,6 @@ class Embed(nn.Module):
             x_BTD = x_BTD + _rows(self.token_type, "token_types", types_BT)
         x_BTD = x_BTD.astype(self.dtype)
         return self.norm(x_BTD) if self.config.embedding_norm else x_BTD
-
-    def attend(self, hidden_BPD: jax.Array) -> jax.Array:
-        """Tied output projection (Press and Wolf 2017): hidden E^T, logits_BPV in float32."""
-        return jnp.einsum(
-            "bpd,vd->bpv",
-            hidden_BPD.astype(self.dtype),
-            self.token.astype(self.dtype),
-            preferred_element_type=jnp.float32,
-        )
 
 
 def _rows(table: jax.Array, name: str, ids_BT: jax.Array) -> jax.Array:

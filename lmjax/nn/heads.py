@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,28 +43,48 @@ def mean(hidden_BTD: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
     return jnp.sum(hidden_BTD * real_BT1, axis=1, keepdims=True) / count_B11
 
 
+class Projected(NamedTuple):
+    """What logits over the vocabulary are the product of; a pytree.
+
+    Attributes:
+      features_BPD: in the compute type.
+      matrix_VD: float32, as it is trained.
+      bias_V: float32; None: there is none.
+    """
+
+    features_BPD: jax.Array
+    matrix_VD: jax.Array
+    bias_V: jax.Array | None
+
+
+def logits(projected: Projected) -> jax.Array:
+    """Logits over the vocabulary, float32 [..., V]."""
+    features, matrix_VD, bias_V = projected
+    found = jnp.einsum(
+        "...d,vd->...v",
+        features,
+        matrix_VD.astype(features.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    return found if bias_V is None else found + bias_V
+
+
 class Projection(nn.Module):
-    """Untied vocabulary projection without bias; a tied one is `Embed.attend`."""
+    """The matrix of an untied vocabulary projection; a tied one is the table of tokens."""
 
     config: ModelConfig
     vocab_size: int
-    dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, hidden_BPD: jax.Array) -> jax.Array:
-        """hidden_BPD -> logits_BPV in float32."""
+    def __call__(self) -> jax.Array:
+        """The matrix, float32 [V, D]."""
         init = linear.kernel_init(self.config, self.config.hidden_size)
         kernel_DV = self.param(
             "kernel",
             nn.with_logical_partitioning(init, ("embed", "vocab")),
             (self.config.hidden_size, self.vocab_size),
         )
-        return jnp.einsum(
-            "bpd,dv->bpv",
-            hidden_BPD.astype(self.dtype),
-            kernel_DV.astype(self.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        return kernel_DV.T
 
 
 class Classifier(nn.Module):

@@ -84,7 +84,7 @@ class Model(nn.Module):
                 (self.vocab_size,),
             )
         if not config.tie_embeddings:
-            self.projection = heads.Projection(config, self.vocab_size, self.dtype)
+            self.projection = heads.Projection(config, self.vocab_size)
 
     def _stack(self, layout: stack.Layout) -> stack.Stack:
         unroll = min(self.unroll, layout.num_units)
@@ -205,18 +205,29 @@ class Model(nn.Module):
 
     def head(self, hidden_BPD: jax.Array) -> jax.Array:
         """Logits of hidden states over the vocabulary, float32 [B, P, V]."""
+        logits_BPV = heads.logits(self.project(hidden_BPD))
+        return nn.with_logical_constraint(logits_BPV, ("act_batch", "act_length", "act_vocab"))
+
+    def project_predicted(
+        self, hidden_BTD: jax.Array, batch: Mapping[str, jax.Array]
+    ) -> heads.Projected:
+        """As `project`, of the positions that a batch predicts."""
+        return self.project(heads.predicted(hidden_BTD, batch))
+
+    def project(self, hidden_BPD: jax.Array) -> heads.Projected:
+        """What the logits of hidden states over the vocabulary are the product of."""
         config = self.config
         if config.head == "mlm":
             hidden_BPD = self.transform(hidden_BPD)
         if config.scale_logits:
             hidden_BPD = hidden_BPD * config.hidden_size**-0.5
-        project = self.embed.attend if config.tie_embeddings else self.projection
-        logits_BPV = project(hidden_BPD)
+        matrix_VD = self.embed.token if config.tie_embeddings else self.projection()
+        bias_V = None
         if config.head == "mlm":
-            logits_BPV = logits_BPV + self.head_bias
+            bias_V = self.head_bias
         elif config.frozen_logits_bias:
-            logits_BPV = logits_BPV + jax.lax.stop_gradient(self.head_bias)
-        return nn.with_logical_constraint(logits_BPV, ("act_batch", "act_length", "act_vocab"))
+            bias_V = jax.lax.stop_gradient(self.head_bias)
+        return heads.Projected(hidden_BPD.astype(self.dtype), matrix_VD, bias_V)
 
     def init_cache(
         self, batch_size: int, max_length: int, memory_length: int | None = None

@@ -95,6 +95,7 @@ def memory(program: Program) -> dict[str, int]:
         dtype_bytes=program.model.dtype.itemsize,
         accumulates=program.num_micro > 1,
         split=program.split,
+        chunk=program.loss_chunk,
     )
 
 

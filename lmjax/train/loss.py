@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.batch import SOURCE
+from lmjax.train import chunked
 
 _NAMES = (
     "nats",
@@ -60,6 +61,8 @@ def sums(
     *,
     num_sources: int = 1,
     z_loss: float = 0.0,
+    chunk: int | None = None,
+    num_shards: int = 1,
     dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The sum to differentiate, and the sums to report.
@@ -71,6 +74,8 @@ def sums(
       tables: per id, float32 [V]: `unigram` and `content_unigram` log-probabilities, `bytes`.
       num_sources: K, where the batch says of each row which source it is from.
       z_loss: weight of log(Z)^2.
+      chunk: positions of a row whose logits are made at a time (`chunked`); None: all.
+      num_shards: parts that the rows are split into; for chunks.
       dropout_key: None for evaluation.
 
     Returns:
@@ -82,18 +87,28 @@ def sums(
     hidden_BTD, _ = model.apply(
         variables, batch, deterministic=dropout_key is None, rngs=rngs, method="trunk"
     )
-    logits_BPV = model.apply(
-        variables,
-        hidden_BTD,
-        batch,
-        deterministic=dropout_key is None,
-        rngs=rngs,
-        method="predict",
-    )
     targets_BP, weights_BP = batch["targets"], batch["weights"]
-    log_z_BP = jax.nn.logsumexp(logits_BPV, axis=-1)
-    target_BP = jnp.take_along_axis(logits_BPV, targets_BP[..., None], axis=-1)[..., 0]
-    nats_BP = log_z_BP - target_BP
+    if chunk is not None:
+        projected = model.apply(variables, hidden_BTD, batch, method="project_predicted")
+        objective, nats_BP, correct_BP = chunked.cross_entropy(
+            projected, targets_BP, weights_BP, z_loss, chunk, num_shards
+        )
+    else:
+        logits_BPV = model.apply(
+            variables,
+            hidden_BTD,
+            batch,
+            deterministic=dropout_key is None,
+            rngs=rngs,
+            method="predict",
+        )
+        log_z_BP = jax.nn.logsumexp(logits_BPV, axis=-1)
+        target_BP = jnp.take_along_axis(logits_BPV, targets_BP[..., None], axis=-1)[..., 0]
+        nats_BP = log_z_BP - target_BP
+        correct_BP = target_BP >= jnp.max(logits_BPV, axis=-1)
+        objective = jnp.sum(weights_BP * nats_BP)
+        if z_loss:
+            objective += z_loss * jnp.sum(weights_BP * jnp.square(log_z_BP))
     content_BP = batch["content_weights"]
     reported = {
         "nats": jnp.sum(weights_BP * nats_BP),
@@ -102,16 +117,13 @@ def sums(
         "content_weight": jnp.sum(content_BP),
         "unigram_nats": -jnp.sum(weights_BP * tables["unigram"][targets_BP]),
         "content_unigram_nats": -jnp.sum(content_BP * tables["content_unigram"][targets_BP]),
-        "correct": jnp.sum(weights_BP * (target_BP >= jnp.max(logits_BPV, axis=-1))),
+        "correct": jnp.sum(weights_BP * correct_BP),
         "bytes": jnp.sum((weights_BP > 0) * tables["bytes"][targets_BP]),
     }
     if SOURCE in batch:
         of_rows = (jnp.sum(weights_BP * nats_BP, axis=1), jnp.sum(weights_BP, axis=1))
         for name, value_B in zip(_OF_SOURCES, of_rows, strict=True):
             reported[name] = by_source(value_B, batch, num_sources)
-    objective = reported["nats"]
-    if z_loss:
-        objective += z_loss * jnp.sum(weights_BP * jnp.square(log_z_BP))
     return objective, reported
 
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ from lmjax.parallel import hosts
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
 from lmjax.train import device as device_lib
-from lmjax.train import guard
+from lmjax.train import guard, loss
 from lmjax.train import state as state_lib
 from lmjax.train.state import TrainState
 from lmjax.train.step import TrainStep, make_eval_step
@@ -78,6 +79,7 @@ class Program:
     mesh: Mesh
     batch_sharding: NamedSharding
     micro_rows: int
+    loss_chunk: int | None
     abstract: TrainState
     shardings: TrainState
     dtype_reason: str
@@ -257,6 +259,7 @@ def make_program(
         mesh,
         sharding,
         micro_rows,
+        chunk_of_loss(config, row, micro_rows, mesh),
         abstract,
         shardings,
         reason,
@@ -287,6 +290,13 @@ def rows_of_micro_batch(config: Config, row: flops.Lengths, dtype: Any, mesh: Me
             f"the mesh splits rows into; take a multiple of {shards} or 'auto'"
         )
     return micro
+
+
+def chunk_of_loss(config: Config, row: flops.Lengths, micro_rows: int, mesh: Mesh) -> int | None:
+    """As `flops.loss_chunk`, of micro-batches of so many rows over all devices."""
+    rows_per_device = micro_rows // rules_lib.split(mesh).rows
+    budget = hosts.agreed(device_lib.memory_budget(mesh_lib.device(mesh)))
+    return flops.loss_chunk(config, row, rows_per_device, budget)
 
 
 @dataclass(frozen=True)
@@ -322,23 +332,24 @@ def make_steps(
 ) -> Steps:
     """Steps of `program` that report against `tables`; `judge` says which updates are made."""
     train = program.config.train
-    train_step = TrainStep(
+    sums = partial(
+        loss.sums,
         program.model,
+        num_sources=program.num_sources,
+        z_loss=train.z_loss,
+        chunk=program.loss_chunk,
+        num_shards=program.split.rows,
+    )
+    train_step = TrainStep(
+        sums,
         program.optimizer,
         program.schedule,
         dict(tables),
         program.shardings,
         program.batch_sharding,
         seed=train.seed,
-        z_loss=train.z_loss,
         num_sources=program.num_sources,
         judge=judge,
     )
-    eval_step = make_eval_step(
-        program.model,
-        dict(tables),
-        program.shardings.params,
-        program.batch_sharding,
-        num_sources=program.num_sources,
-    )
+    eval_step = make_eval_step(sums, dict(tables), program.shardings.params, program.batch_sharding)
     return Steps(program, train_step, eval_step)

@@ -27,6 +27,9 @@ from lmjax.train import guard as guard_lib
 from lmjax.train import loss
 from lmjax.train.state import TrainState, add_tokens
 
+# `loss.sums` of a model: (params, batch, tables, dropout_key) -> (to differentiate, to report).
+Sums = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+
 _DROPOUT = 1  # name of this random stream; `state.py` has that of the initialisation
 
 
@@ -49,7 +52,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: nn.Module,
+        sums: Sums,
         optimizer: optax.GradientTransformation,
         schedule: Schedule,
         tables: loss.Tables,
@@ -57,27 +60,26 @@ class TrainStep:
         batch_sharding: NamedSharding,
         *,
         seed: int,
-        z_loss: float,
         num_sources: int,
         judge: guard_lib.Judge = guard_lib.judge,
     ):
-        self._model, self._optimizer, self._schedule = model, optimizer, schedule
-        self._tables, self._seed, self._z_loss = tables, seed, z_loss
+        self._sums, self._optimizer, self._schedule = sums, optimizer, schedule
+        self._tables, self._seed = tables, seed
         self._num_sources, self._judge = num_sources, judge
         replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
         # A prefix of the tree: one sharding stands for all scalars below it.
-        sums = Accumulated(state_shardings.params, replicated, replicated)
+        total = Accumulated(state_shardings.params, replicated, replicated)
         params, state, rows = state_shardings.params, state_shardings, batch_sharding
-        self.zeros = jax.jit(self._nothing, in_shardings=(params,), out_shardings=sums)
+        self.zeros = jax.jit(self._nothing, in_shardings=(params,), out_shardings=total)
         self._next = jax.jit(
             self._accumulate,
-            in_shardings=(sums, params, replicated, replicated, rows, replicated),
-            out_shardings=sums,
+            in_shardings=(total, params, replicated, replicated, rows, replicated),
+            out_shardings=total,
             donate_argnums=0,
         )
         self.update = jax.jit(
             self._apply,
-            in_shardings=(state, sums, replicated),
+            in_shardings=(state, total, replicated),
             out_shardings=(state, replicated),
             donate_argnums=0,
         )
@@ -115,20 +117,34 @@ class TrainStep:
                 on_micro(i, before)
         return self.update(state, total, fresh)
 
+    def memory(
+        self, state: TrainState, micro_batches: Sequence[dict[str, jax.Array]]
+    ) -> int | None:
+        """Bytes that a step takes on each device, by the compiler's account; None: it gives none.
+
+        Compiles anew what was compiled for the same arguments.
+        """
+        rest = 0
+        if len(micro_batches) == 1:
+            lowered = self._fused.lower(state, self._tables, micro_batches[0], False)
+        else:
+            total = jax.eval_shape(self.zeros, state.params)
+            arguments = (total, state.params, state.step, self._tables, micro_batches[0], 0)
+            lowered = self._next.lower(*arguments)
+            leaves = jax.tree.leaves(state.opt_state)
+            rest = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+        found = lowered.compile().memory_analysis()
+        if found is None:
+            return None
+        shared = found.alias_size_in_bytes
+        given = found.argument_size_in_bytes + found.output_size_in_bytes - shared
+        return rest + given + found.temp_size_in_bytes
+
     def _gradients(self, params, step, tables, batch, index) -> Accumulated:
         key = jax.random.fold_in(jax.random.key(self._seed), _DROPOUT)
         key = jax.random.fold_in(jax.random.fold_in(key, step), index)
         grads, sums = jax.grad(
-            lambda p: loss.sums(
-                self._model,
-                p,
-                batch,
-                tables,
-                num_sources=self._num_sources,
-                z_loss=self._z_loss,
-                dropout_key=key,
-            ),
-            has_aux=True,
+            lambda p: self._sums(p, batch, tables, dropout_key=key), has_aux=True
         )(params)
         return Accumulated(grads, sums, self._tokens(batch))
 
@@ -197,18 +213,16 @@ def make_predict_step(
 
 
 def make_eval_step(
-    model: nn.Module,
+    sums: Sums,
     tables: loss.Tables,
     params_shardings: Any,
     batch_sharding: NamedSharding,
-    *,
-    num_sources: int,
 ) -> Callable[[Any, dict[str, jax.Array], dict[str, jax.Array]], dict[str, jax.Array]]:
     """(params, batch, sums so far) -> sums with this batch's added."""
     replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
 
     def step(params, tables, batch, totals):
-        return loss.add(totals, loss.sums(model, params, batch, tables, num_sources=num_sources)[1])
+        return loss.add(totals, sums(params, batch, tables)[1])
 
     jitted = jax.jit(
         step,

@@ -169,6 +169,15 @@ def test_muon_trains_alike_on_a_mesh(text):
     np.testing.assert_allclose(split, losses, rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_a_loss_by_chunks_is_the_plain_one_on_a_mesh(family, text):
+    config = make_config(text, family)
+    losses, _ = Run(config).train(0, 5)
+    by_chunks = make_config(text, family, **{"train.loss_chunk": 3, "train.z_loss": 0.0})
+    split, _ = Run(by_chunks, {"fsdp": 2, "tensor": 2}, 8).train(0, 5)
+    np.testing.assert_allclose(split, losses, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_devices_and_micro_batches(text, tmp_path):
     config = make_config(text, "bert")
