@@ -281,6 +281,11 @@ class TrainConfig(Section):
         "leave out steps whose loss or gradient norm is 6 standard deviations above the last 128",
     )
     z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)
+    attention: Literal["auto", "xla", "cudnn", "splash", "flash"] = free(
+        "auto",
+        "kernel: plain products (xla), cuDNN's (GPU), Pallas's (TPU; flash has biases); 'auto': "
+        "the fused one of the device, plain products for what it cannot do",
+    )
     loss_chunk: int | Literal["auto"] | None = free(
         "auto",
         "positions of a row whose logits are made at a time; None: all; 'auto': all, unless they "

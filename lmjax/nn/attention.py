@@ -13,7 +13,6 @@ R = H / G query heads per key/value head, K head width.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -25,35 +24,9 @@ from flax import linen as nn
 from lmjax.model_config import ModelConfig
 from lmjax.nn import linear
 from lmjax.nn import norm as norms
-from lmjax.nn.position import Rope, alibi_slopes, rotate
-
-# Finite, so that a row without any visible key is a mean and not 0/0, and large enough that the
-# exponential of a masked score is exactly 0 in every other row.
-_MASKED = -1e30
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionSpec:
-    """What a layer's attention may look at; static, so that a kernel can be chosen by it.
-
-    Attributes:
-      causal: only keys at no later position.
-      window: only keys at most window // 2 positions away; None: any distance.
-      rope: how queries and keys are turned by their positions; None: not.
-      alibi: whether scores fall with distance, by each head's own slope.
-    """
-
-    causal: bool
-    window: int | None = None
-    rope: Rope | None = None
-    alibi: bool = False
-
-
-class Tokens(NamedTuple):
-    """What the mask needs to know of a sequence: int32 [B, T] each."""
-
-    segment_ids: jax.Array
-    positions: jax.Array
+from lmjax.nn.kernels.dispatch import attend
+from lmjax.nn.kernels.spec import AttentionSpec, KeyValues, Tokens
+from lmjax.nn.position import rotate
 
 
 class Memory(NamedTuple):
@@ -84,13 +57,6 @@ class Context(NamedTuple):
     bias_1HTS: jax.Array | None = None
     length: jax.Array | None = None
     memory: Memory | None = None
-
-
-class KeyValues(NamedTuple):
-    """Keys and values of one layer, in the compute type."""
-
-    k_BSGK: jax.Array
-    v_BSGK: jax.Array
 
 
 class Kept(NamedTuple):
@@ -127,83 +93,6 @@ def _among(kept: Kept, new: Kept | None, slot: jax.Array | None) -> KeyValues:
     elif new is not None:
         kept = put(kept, new, slot)
     return KeyValues(jnp.moveaxis(kept.k_BGSK, 2, 1), jnp.moveaxis(kept.v_BGKS, 3, 1))
-
-
-def visible(spec: AttentionSpec, queries: Tokens, keys: Tokens) -> jax.Array:
-    """Boolean [B, T, S]: which keys each query sees."""
-    see_BTS = queries.segment_ids[:, :, None] == keys.segment_ids[:, None, :]
-    distance_BTS = queries.positions[:, :, None] - keys.positions[:, None, :]
-    if spec.causal:
-        see_BTS &= distance_BTS >= 0
-    if spec.window is not None:
-        see_BTS &= jnp.abs(distance_BTS) <= spec.window // 2
-    return see_BTS
-
-
-def _distance(queries: Tokens, keys: Tokens) -> jax.Array:
-    """|query - key position|, float32 [B, 1, 1, T, S]."""
-    distance_BTS = queries.positions[:, :, None] - keys.positions[:, None, :]
-    return jnp.abs(distance_BTS)[:, None, None].astype(jnp.float32)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _softmax(s: jax.Array, see: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Softmax of float32 scores over the visible keys, in `dtype`.
-
-    Its own way back, (dp - sum(p dp)) p, needs only p: masked scores get their gradient of 0 from
-    p = 0, so that neither mask nor scores are kept.
-    """
-    return jax.nn.softmax(jnp.where(see, s, _MASKED), axis=-1).astype(dtype)
-
-
-def _softmax_forward(s, see, dtype):
-    p = _softmax(s, see, dtype)
-    return p, p
-
-
-def _softmax_backward(dtype, p, dp):
-    p, dp = p.astype(jnp.float32), dp.astype(jnp.float32)
-    return p * (dp - (p * dp).sum(-1, keepdims=True)), None
-
-
-_softmax.defvjp(_softmax_forward, _softmax_backward)
-
-
-def attend(
-    spec: AttentionSpec,
-    q_BTHK: jax.Array,
-    kv: KeyValues,
-    queries: Tokens,
-    keys: Tokens,
-    bias_1HTS: jax.Array | None,
-    dropout: Callable[[jax.Array], jax.Array],
-) -> jax.Array:
-    """Mixes values by attention; the one place where a kernel is chosen.
-
-    Args:
-      spec: what may be seen.
-      q_BTHK: queries, already scaled.
-      kv: keys and values.
-      queries, keys: segment ids and positions of either side.
-      bias_1HTS: added to the scores, float32; None: nothing.
-      dropout: applied to the attention probabilities.
-
-    Returns:
-      o_BTHK in q's type; the softmax is in float32.
-    """
-    B, T, H, K = q_BTHK.shape
-    G = kv.k_BSGK.shape[2]
-    q_BTGRK = q_BTHK.reshape(B, T, G, H // G, K)
-    s_BGRTS = jnp.einsum(
-        "btgrk,bsgk->bgrts", q_BTGRK, kv.k_BSGK, preferred_element_type=jnp.float32
-    )
-    if bias_1HTS is not None:
-        s_BGRTS += bias_1HTS.reshape(1, G, H // G, *bias_1HTS.shape[2:])
-    if spec.alibi:
-        s_BGRTS -= alibi_slopes(H).reshape(G, H // G, 1, 1) * _distance(queries, keys)
-    see_BTS = visible(spec, queries, keys)
-    p_BGRTS = dropout(_softmax(s_BGRTS, see_BTS[:, None, None], q_BTHK.dtype))
-    return jnp.einsum("bgrts,bsgk->btgrk", p_BGRTS, kv.v_BSGK).reshape(B, T, H, K)
 
 
 class Attention(nn.Module):
@@ -260,14 +149,11 @@ class Attention(nn.Module):
         new = None if kv is None else to_keep(kv)
         if kept is not None:
             kv = _among(kept, new, context.length)
+        dropout = None
+        if config.dropout and not self.deterministic:
+            dropout = nn.Dropout(config.dropout, deterministic=False)
         o_BTHK = attend(
-            self.spec,
-            q_BTHK,
-            kv,
-            context.queries,
-            context.keys,
-            context.bias_1HTS,
-            nn.Dropout(config.dropout, deterministic=self.deterministic),
+            self.spec, q_BTHK, kv, context.queries, context.keys, context.bias_1HTS, dropout
         )
         y_BTD = project(
             (config.hidden_size,),

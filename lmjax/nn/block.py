@@ -77,7 +77,9 @@ class Block(nn.Module):
 
         def attend_memory(h_BTD: jax.Array) -> jax.Array:
             nonlocal new_memory
-            attend = attention(AttentionSpec(causal=False), "cross_attention")
+            attend = attention(
+                AttentionSpec(causal=False, how=self.spec.attention.how), "cross_attention"
+            )
             source_BSD, tokens = context.memory
             over = Context(context.queries, tokens)
             kept = memory if source_BSD is None else None

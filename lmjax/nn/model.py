@@ -21,6 +21,7 @@ from lmjax.nn import heads, stack
 from lmjax.nn import norm as norms
 from lmjax.nn.attention import Context, Memory, Tokens
 from lmjax.nn.embed import Embed
+from lmjax.nn.kernels.spec import PLAINLY, How
 from lmjax.nn.position import RelativeBias
 
 
@@ -46,6 +47,7 @@ class Model(nn.Module):
       vocab_size: rows of the embedding, V.
       dtype: compute type; parameters, norms, softmax and logits are float32.
       remat, unroll: see `stack.Stack`.
+      how: attention is computed.
     """
 
     config: ModelConfig
@@ -53,6 +55,7 @@ class Model(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: stack.Remat = "none"
     unroll: int = 1
+    how: How = PLAINLY
 
     def setup(self):
         config = self.config
@@ -62,8 +65,8 @@ class Model(nn.Module):
         if two:  # which has its own positions and norm, if any
             own = self.vocab_size if config.encoder_embeddings else None
             self.encoder_embed = Embed(config, own, self.dtype)
-            self.encoder = self._stack(stack.encoder_layout(config))
-        self.stack = self._stack(stack.layout(config))
+            self.encoder = self._stack(stack.encoder_layout(config, self.how))
+        self.stack = self._stack(stack.layout(config, self.how))
         if config.position == "relative":
             if two:
                 self.encoder_bias = RelativeBias(config, bidirectional=True)

@@ -19,6 +19,7 @@ from flax import linen as nn
 from lmjax.model_config import ModelConfig
 from lmjax.nn.attention import AttentionSpec, Context, Kept, put
 from lmjax.nn.block import Block, BlockSpec, Cache
+from lmjax.nn.kernels.spec import PLAINLY, How
 from lmjax.nn.position import Rope
 
 Remat = Literal["none", "dots", "full"]
@@ -41,21 +42,21 @@ class Layout:
     suffix: tuple[BlockSpec, ...] = ()
 
 
-def layout(config: ModelConfig) -> Layout:
+def layout(config: ModelConfig, how: How = PLAINLY) -> Layout:
     """The layout of a model's stack (of the decoder, where there are two)."""
     causal, cross = config.architecture != "encoder", config.architecture == "encoder_decoder"
-    return _layout(config, config.num_layers, causal, cross)
+    return _layout(config, how, config.num_layers, causal, cross)
 
 
-def encoder_layout(config: ModelConfig) -> Layout:
+def encoder_layout(config: ModelConfig, how: How = PLAINLY) -> Layout:
     """The layout of the encoder of an encoder-decoder."""
-    return _layout(config, config.encoder_layers, causal=False, cross=False)
+    return _layout(config, how, config.encoder_layers, causal=False, cross=False)
 
 
-def _layout(config: ModelConfig, num_layers: int, causal: bool, cross: bool) -> Layout:
+def _layout(config: ModelConfig, how: How, num_layers: int, causal: bool, cross: bool) -> Layout:
     blocks = [
         BlockSpec(
-            _attention(config, causal, config.is_local(i)),
+            _attention(config, how, causal, config.is_local(i)),
             cross,
             attention_norm=config.first_attention_norm or i > 0,
         )
@@ -72,13 +73,13 @@ def _layout(config: ModelConfig, num_layers: int, causal: bool, cross: bool) -> 
     )
 
 
-def _attention(config: ModelConfig, causal: bool, local: bool) -> AttentionSpec:
+def _attention(config: ModelConfig, how: How, causal: bool, local: bool) -> AttentionSpec:
     rope = None
     if config.position == "rope":
         theta = config.rope_local_theta if local and config.rope_local_theta else config.rope_theta
         rope = Rope(theta, config.rope_factor, config.rope_original_positions)
     window = config.window if local else None
-    return AttentionSpec(causal, window, rope, alibi=config.position == "alibi")
+    return AttentionSpec(causal, window, rope, config.position == "alibi", how)
 
 
 def init_caches(

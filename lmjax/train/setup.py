@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
@@ -26,6 +27,7 @@ from lmjax.data import pieces as pieces_lib
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.errors import UserError
+from lmjax.nn.kernels.spec import PLAINLY, How, Kernel
 from lmjax.nn.model import Model
 from lmjax.optim.dims import axis_names
 from lmjax.optim.optimizer import make_optimizer
@@ -201,8 +203,11 @@ def decoder_start_id(config: Config, tokenizer: AnyTokenizer) -> int | None:
     return found
 
 
-def make_model(config: Config, dtype: Any, device: jax.Device) -> Model:
-    """The model of a resolved config, computing in `dtype` on devices of this kind."""
+def make_model(config: Config, dtype: Any, device: jax.Device, how: How = PLAINLY) -> Model:
+    """The model of a resolved config, computing in `dtype` on devices of this kind.
+
+    `how` is for training; the default does everything, caches of decoding included.
+    """
     unroll = config.train.unroll_layers
     if unroll == "auto":
         # Scanned layers cost a GPU about 15 %, a CPU nothing but compile time; and unrolled, XLA
@@ -218,7 +223,40 @@ def make_model(config: Config, dtype: Any, device: jax.Device) -> Model:
         dtype=dtype,
         remat=config.train.remat,
         unroll=config.model.num_layers if unroll else 1,
+        how=how,
     )
+
+
+_PLATFORMS = {"cudnn": "gpu", "splash": "tpu", "flash": "tpu"}
+
+
+def attention_kernel(config: Config, dtype: Any, device: jax.Device) -> Kernel:
+    """The kernel that attention is asked to use on devices of this kind.
+
+    Raises:
+      UserError: the config wants one of another kind of device.
+    """
+    asked = config.train.attention
+    if asked == "auto":
+        if device.platform == "gpu":
+            return "cudnn" if dtype == jnp.bfloat16 else "xla"
+        return "splash" if device.platform == "tpu" else "xla"
+    needed = _PLATFORMS.get(asked, device.platform)
+    if device.platform != needed:
+        raise UserError(
+            f"config.train.attention={asked!r} is for a {needed.upper()}, and this is a "
+            f"{device.platform.upper()}; take 'auto' or 'xla'"
+        )
+    return asked
+
+
+def _rows_hold_one_text(config: Config, objective: Objective) -> bool:
+    """Whether no row has several segments, as far as the config says."""
+    data = config.data
+    if objectives.is_labelled(config) or data.packing == "document":
+        return True
+    cross = data.cross_documents
+    return data.packing == "stream" and (objective.joins_documents if cross is None else cross)
 
 
 def make_program(
@@ -240,9 +278,10 @@ def make_program(
     sharding = rules_lib.batch_sharding(mesh)
     device = mesh_lib.device(mesh)
     dtype, reason = device_lib.compute_dtype(config.train.dtype, device)
-    model = make_model(config, dtype, device)
-    schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
     objective = objectives.make(config, ids)
+    kernel = attention_kernel(config, dtype, device)
+    model = make_model(config, dtype, device, How(kernel, _rows_hold_one_text(config, objective)))
+    schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
     row = flops.lengths(objective.spec(1))
     micro_rows = rows_of_micro_batch(config, row, dtype, mesh)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}

@@ -1,0 +1,62 @@
+"""What every kernel of attention is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, NamedTuple, get_args
+
+import jax
+
+from lmjax.nn.position import Rope
+
+Kernel = Literal["xla", "cudnn", "splash", "flash"]
+KERNELS = get_args(Kernel)
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How attention is computed, wherever its result is the same.
+
+    Attributes:
+      kernel: is taken where it can do what a layer wants (`kernels.dispatch`).
+      one_segment: whether every row is known to hold one segment, and padding behind it.
+    """
+
+    kernel: Kernel = "xla"
+    one_segment: bool = False
+
+
+PLAINLY = How()
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionSpec:
+    """What a layer's attention may look at; static, so that a kernel can be chosen by it.
+
+    Attributes:
+      causal: only keys at no later position.
+      window: only keys at most window // 2 positions away; None: any distance.
+      rope: how queries and keys are turned by their positions; None: not.
+      alibi: whether scores fall with distance, by each head's own slope.
+      how: the kernel that is wanted.
+    """
+
+    causal: bool
+    window: int | None = None
+    rope: Rope | None = None
+    alibi: bool = False
+    how: How = PLAINLY
+
+
+class Tokens(NamedTuple):
+    """What the mask needs to know of a sequence: int32 [B, T] each."""
+
+    segment_ids: jax.Array
+    positions: jax.Array
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of one layer, in the compute type."""
+
+    k_BSGK: jax.Array
+    v_BSGK: jax.Array

@@ -1,0 +1,140 @@
+"""Fused kernels of attention against the plain one; those for TPUs in interpret mode on a CPU."""
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+
+from lmjax.nn.kernels import cudnn, dispatch, flash, plain, splash
+from lmjax.nn.kernels.spec import AttentionSpec, How, KeyValues, Tokens
+
+B, H, K = 2, 2, 16
+ONE = How(one_segment=True)
+
+
+def tokens(*rows, length):
+    """Segment ids and positions of rows of segments, padding behind them."""
+    segments, positions = np.zeros((2, len(rows), length), np.int32)
+    for row, sizes in enumerate(rows):
+        start = 0
+        for number, size in enumerate(sizes, 1):
+            segments[row, start : start + size] = number
+            positions[row, start : start + size] = np.arange(size)
+            start += size
+    return Tokens(jnp.asarray(segments), jnp.asarray(positions))
+
+
+def make(queries, keys, kv_heads=H, dtype=jnp.float32):
+    T, S = queries.segment_ids.shape[1], keys.segment_ids.shape[1]
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+    q_BTHK = normal(B, T, H, K) * K**-0.5
+    return q_BTHK, KeyValues(normal(B, S, kv_heads, K), normal(B, S, kv_heads, K))
+
+
+def outcome(kernel, spec, q_BTHK, kv, queries, keys, bias_1HTS):
+    """What comes out at real positions, and the gradients of a weighted sum of it."""
+    weights_BTHK = jnp.asarray(np.random.default_rng(1).normal(size=q_BTHK.shape), jnp.float32)
+    weights_BTHK *= (queries.segment_ids > 0)[:, :, None, None]
+
+    def summed(q_BTHK, kv, bias_1HTS):
+        o_BTHK = kernel.attend(spec, q_BTHK, kv, queries, keys, bias_1HTS)
+        o_BTHK = jnp.where((queries.segment_ids > 0)[:, :, None, None], o_BTHK, 0)
+        return jnp.sum(o_BTHK.astype(jnp.float32) * weights_BTHK), o_BTHK
+
+    wanted = (0, 1) if bias_1HTS is None else (0, 1, 2)
+    grad = jax.jit(jax.grad(summed, argnums=wanted, has_aux=True))
+    return grad(q_BTHK, kv, bias_1HTS)
+
+
+class Plain:
+    @staticmethod
+    def attend(*given):
+        return plain.attend(*given, None)
+
+
+@pytest.fixture
+def splash_interpreted(monkeypatch):
+    """By its own switch: under `vmap` it is beyond the interpreter of TPUs."""
+    made = functools.partial(splash.library.make_splash_mha, interpret=True)
+    monkeypatch.setattr(splash.library, "make_splash_mha", made)
+
+
+@pytest.fixture
+def flash_interpreted():
+    with pltpu.force_tpu_interpret_mode():
+        yield
+
+
+def assert_same(kernel, spec, queries, keys, bias_1HTS=None, kv_heads=H):
+    given = (spec, *make(queries, keys, kv_heads), queries, keys, bias_1HTS)
+    assert kernel.why_not(spec, given[1], given[2], bias_1HTS, False) is None
+    expected, found = outcome(Plain, *given), outcome(kernel, *given)
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    ("causal", "window", "kv_heads"),
+    [(True, None, 2), (False, None, 1), (True, 20, 1), (False, 20, 2)],
+)
+@pytest.mark.usefixtures("splash_interpreted")
+def test_splash_is_the_plain_one(causal, window, kv_heads):
+    packed = tokens([70, 60], [100], length=130)
+    assert_same(splash, AttentionSpec(causal, window), packed, packed, kv_heads=kv_heads)
+
+
+@pytest.mark.usefixtures("splash_interpreted")
+def test_splash_looks_at_an_encoder():
+    queries, keys = tokens([20, 10], [30], length=30), tokens([80, 60], [100], length=140)
+    assert_same(splash, AttentionSpec(causal=False), queries, keys)
+
+
+@pytest.mark.parametrize(("causal", "kv_heads"), [(True, 1), (False, 2)])
+@pytest.mark.usefixtures("flash_interpreted")
+def test_flash_has_a_bias_with_its_gradient(causal, kv_heads):
+    packed = tokens([70, 60], [100], length=130)
+    bias_1HTS = jnp.asarray(np.random.default_rng(2).normal(size=(1, H, 130, 130)), jnp.float32)
+    assert_same(flash, AttentionSpec(causal), packed, packed, bias_1HTS, kv_heads)
+
+
+def test_what_a_kernel_cannot_do_is_said_once_and_done_plainly(caplog):
+    packed = tokens([5, 3], [7], length=8)
+    q_BTHK, kv = make(packed, packed)
+    caplog.set_level(logging.INFO, logger="lmjax")
+    dispatch._say_once.cache_clear()
+    for kernel, alibi in (("splash", True), ("flash", True), ("cudnn", False)):
+        spec = AttentionSpec(True, alibi=alibi, how=How(kernel))
+        given = (q_BTHK, kv, packed, packed, None, None)
+        for _ in range(2):
+            found = dispatch.attend(spec, *given)
+        assert (found == plain.attend(spec, *given)).all()
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == 3
+    assert all(line.startswith("attention by plain products: ") for line in lines)
+    assert "ALiBi" in lines[0]
+    assert "float32" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("spec", "bias", "words"),
+    [
+        (AttentionSpec(True), False, None),
+        (AttentionSpec(False, window=8), False, None),
+        (AttentionSpec(False, how=ONE), True, None),
+        (AttentionSpec(False), True, "no gradient of a bias"),
+        (AttentionSpec(False, window=8, how=ONE), True, "no gradient of a bias"),
+        (AttentionSpec(True, alibi=True), False, "ALiBi"),
+    ],
+)
+def test_what_cudnn_is_asked_for(spec, bias, words):
+    packed = tokens([5, 3], [7], length=8)
+    q_BTHK, kv = make(packed, packed, dtype=jnp.bfloat16)
+    bias_1HTS = jnp.zeros((1, H, 8, 8)) if bias else None
+    why_not = cudnn.why_not(spec, q_BTHK, kv, bias_1HTS, False)
+    assert (why_not is None) if words is None else (words in why_not)
+    assert "dropout" in cudnn.why_not(AttentionSpec(True), q_BTHK, kv, None, True)
