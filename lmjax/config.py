@@ -291,6 +291,10 @@ class TrainConfig(Section):
         "positions of a row whose logits are made at a time; None: all; 'auto': all, unless they "
         "and their gradient would take over a tenth of the memory",
     )
+    prng: Literal["threefry2x32", "rbg"] = fixed(
+        "threefry2x32",
+        "random bits of dropout; rbg is faster on GPUs and TPUs, and other on another mesh",
+    )
     remat: Literal["none", "dots", "full"] = free(
         "none", "what the backward pass recomputes: nothing, all but matmuls, whole blocks"
     )

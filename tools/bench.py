@@ -2,6 +2,10 @@
 
 python tools/bench.py --what=train --config=configs/bert_mini.py [--against=hf] [--output=FILE.json]
 python tools/bench.py --what=input --config=configs/bert_tiny.py [--against=hf] [--output=FILE.json]
+python tools/bench.py --what=startup --config=configs/bert_tiny.py [--output=FILE.json]
+python tools/bench.py --what=checkpoint --config=configs/gpt2_small.py [--output=FILE.json]
+python tools/bench.py --what=ablation --config=configs/bert_mini.py [--output=FILE.json]
+python tools/bench.py --what=attention --config=configs/t5_mini.py [--output=FILE.json]
 python tools/bench.py --what=packing --config=configs/bert_tiny.py [--output=FILE.json]
 python tools/bench.py --what=checks --config=configs/bert_tiny.py [--output=FILE.json]
 """
@@ -13,9 +17,11 @@ from lmjax import cli
 _WHAT = flags.DEFINE_enum(
     "what",
     "train",
-    ["train", "input", "packing", "checks"],
-    "What to measure: training steps; how fast batches are made; training steps with each packing; "
-    "what the checks take of a step that let a run survive faults.",
+    ["train", "startup", "checkpoint", "ablation", "attention", "input", "packing", "checks"],
+    "What to measure: training steps; from the start of the process to the first step; what a save "
+    "takes of a run; what each switch of a step is worth; kernels of attention; how fast batches "
+    "are made; training steps with each packing; what the checks take of a step that let a run "
+    "survive faults.",
 )
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
 _AGAINST = flags.DEFINE_enum(
@@ -31,7 +37,16 @@ _OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JS
 
 def main(overrides: cli.Overrides) -> int:
     from lmjax import runner
-    from lmjax.bench import checks, collators, report, training
+    from lmjax.bench import (
+        ablation,
+        attention,
+        checks,
+        collators,
+        report,
+        saving,
+        startup,
+        training,
+    )
     from lmjax.bench import input as input_bench
     from lmjax.bench import packing as packing_bench
     from lmjax.errors import UserError
@@ -48,6 +63,20 @@ def main(overrides: cli.Overrides) -> int:
         peers = tuple(training.PEERS) if _AGAINST.value else ()
         found = training.measure(config, stores, _SECONDS.value or 60.0, peers)
         table, figures = report.training_table(found, title), found.as_dict()
+    elif _WHAT.value == "startup":
+        found = startup.measure(_CONFIG.value, overrides, _SECONDS.value or 60.0)
+        table, figures = report.startup_table(found, title), found.as_dict()
+    elif _WHAT.value == "checkpoint":
+        found = saving.measure(config, stores, _SECONDS.value or 60.0)
+        table, figures = report.saving_table(found, title), found.as_dict()
+    elif _WHAT.value == "ablation":
+        rows = ablation.measure(config, stores, _SECONDS.value or 120.0)
+        table = report.ablation_table(rows, title)
+        figures = {"rows": {name: row.as_dict() for name, row in rows.items()}}
+    elif _WHAT.value == "attention":
+        found = attention.measure(config, stores, _SECONDS.value or 60.0)
+        table = report.attention_table(found, title)
+        figures = {"layers": {name: each.as_dict() for name, each in found.items()}}
     elif _WHAT.value == "packing":
         rates = packing_bench.measure(config, stores, _SECONDS.value or 60.0)
         table = report.packing_table(rates, title)

@@ -12,10 +12,14 @@ from typing import Any
 from rich.table import Table
 
 from lmjax import paths
+from lmjax.bench.ablation import Row
+from lmjax.bench.attention import Layer
 from lmjax.bench.campaign import Outcome
 from lmjax.bench.checks import Checks
 from lmjax.bench.input import FILL_TARGET, InputRates
 from lmjax.bench.packing import PackingRates
+from lmjax.bench.saving import Saving
+from lmjax.bench.startup import Startup
 from lmjax.bench.training import PEERS, Training
 from lmjax.config import Config
 from lmjax.train.console import count, duration
@@ -111,6 +115,60 @@ def checks_table(found: Checks, title: str) -> Table:
         label = f"{name}, every {found.num_steps} steps"
         table.add_row(label, _milliseconds(seconds), f"{seconds / per_save:.2%}")
     table.add_row("all, of a step of", _milliseconds(step), f"{found.share:.2%}", style="bold")
+    return table
+
+
+def ablation_table(rows: Mapping[str, Row], title: str) -> Table:
+    """Each switch, to the step as it is."""
+    table = Table("one thing other", "step", "speed", "memory", title=title)
+    for name, row in rows.items():
+        memory = "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB"
+        table.add_row(name, _milliseconds(row.seconds), f"{row.ratio:.2f}x", memory)
+    return table
+
+
+def attention_table(layers: Mapping[str, Layer], title: str) -> Table:
+    """Kernels of each kind of layer, with their errors."""
+    table = Table("layer", "kernel", "forward", "and back", "to xla", title=title)
+    for name in ("error of the result", "of its gradients"):
+        table.add_column(name)
+    for name, layer in layers.items():
+        for kernel, found in layer.kernels.items():
+            table.add_row(
+                name,
+                kernel,
+                _milliseconds(found.forward),
+                _milliseconds(found.both),
+                f"{layer.kernels['xla'].both / found.both:.2f}x",
+                f"{found.error:.1e}",
+                f"{found.gradient_error:.1e}",
+            )
+        for kernel, why in layer.failed.items():
+            table.add_row(name, kernel, "", "", "", "", why)
+    table.caption = "errors to float64, as shares of the largest value, of one row"
+    return table
+
+
+def startup_table(found: Startup, title: str) -> Table:
+    """Seconds to the first step, beside what they should be."""
+    table = Table("from the start of the process", "first step after", "to reach", title=title)
+    table.add_row("nothing compiled before", f"{found.first:.1f} s", "20 s")
+    wanted = f"{found.first / 2:.1f} s"
+    table.add_row("everything in the compilation cache", f"{found.second:.1f} s", wanted)
+    table.caption = f"medians of {found.rounds}"
+    return table
+
+
+def saving_table(found: Saving, title: str) -> Table:
+    """What a save takes of a run."""
+    table = Table("a save", "takes", title=title)
+    table.add_row("size of the state", f"{found.num_bytes / 2**20:,.0f} MiB")
+    table.add_row("the loop stands still", f"{found.stands_still:.2f} s")
+    table.add_row("until it is on disk", f"{found.landed:.2f} s")
+    table.add_row("of the run in all, slower steps included", f"{found.extra:.2f} s")
+    name = f"share of a run with a save every {found.num_steps} steps of {found.step:.3g} s"
+    table.add_row(name, f"{found.share:.2%}", style="bold")
+    table.caption = f"medians of {found.rounds}"
     return table
 
 

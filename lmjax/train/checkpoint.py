@@ -172,6 +172,10 @@ class Checkpoints:
         self._verified[step] = None
         faults.at("saved", step)
 
+    def landed(self) -> bool:
+        """Whether nothing is on its way to the disk."""
+        return self._landing is None or self._landing.done()
+
     def failed(self) -> bool:
         """Whether the last save has failed; `wait` raises why."""
         landing = self._landing

@@ -387,6 +387,7 @@ def make_steps(
         program.shardings,
         program.batch_sharding,
         seed=train.seed,
+        prng=train.prng,
         num_sources=program.num_sources,
         judge=judge,
     )

@@ -60,11 +60,12 @@ class TrainStep:
         batch_sharding: NamedSharding,
         *,
         seed: int,
+        prng: str,
         num_sources: int,
         judge: guard_lib.Judge = guard_lib.judge,
     ):
         self._sums, self._optimizer, self._schedule = sums, optimizer, schedule
-        self._tables, self._seed = tables, seed
+        self._tables, self._seed, self._prng = tables, seed, prng
         self._num_sources, self._judge = num_sources, judge
         replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
         # A prefix of the tree: one sharding stands for all scalars below it.
@@ -141,7 +142,7 @@ class TrainStep:
         return rest + given + found.temp_size_in_bytes
 
     def _gradients(self, params, step, tables, batch, index) -> Accumulated:
-        key = jax.random.fold_in(jax.random.key(self._seed), _DROPOUT)
+        key = jax.random.fold_in(jax.random.key(self._seed, impl=self._prng), _DROPOUT)
         key = jax.random.fold_in(jax.random.fold_in(key, step), index)
         grads, sums = jax.grad(
             lambda p: self._sums(p, batch, tables, dropout_key=key), has_aux=True
