@@ -1,5 +1,7 @@
 """Measures lmjax on the machine at hand.
 
+python tools/bench.py --suite=gpu [--output=FOLDER]
+
 python tools/bench.py --what=train --config=configs/bert_mini.py [--against=hf] [--output=FILE.json]
 python tools/bench.py --what=input --config=configs/bert_tiny.py [--against=hf] [--output=FILE.json]
 python tools/bench.py --what=startup --config=configs/bert_tiny.py [--output=FILE.json]
@@ -24,6 +26,12 @@ _WHAT = flags.DEFINE_enum(
     "survive faults.",
 )
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
+_SUITE = flags.DEFINE_enum(
+    "suite",
+    None,
+    ["gpu", "cpu"],
+    "Instead of --what and --config: all that is telling on such a machine; --output is a folder.",
+)
 _AGAINST = flags.DEFINE_enum(
     "against",
     None,
@@ -53,6 +61,8 @@ def main(overrides: cli.Overrides) -> int:
     from lmjax.train import setup
     from lmjax.train.console import make_console
 
+    if _SUITE.value:
+        return _run_suite(overrides)
     if _AGAINST.value and _WHAT.value not in ("train", "input"):
         raise UserError(f"--against has no meaning for --what={_WHAT.value}; leave it out")
     request = runner.Request(_CONFIG.value, None, overrides)
@@ -96,6 +106,18 @@ def main(overrides: cli.Overrides) -> int:
     make_console().print(table)
     if _OUTPUT.value:
         report.write(_OUTPUT.value, _WHAT.value, config, figures)
+    return 0
+
+
+def _run_suite(overrides: cli.Overrides) -> int:
+    from lmjax.bench import suite
+
+    arguments = [f"--config.{name}={value}" for name, value in overrides.items()]
+    folder = _OUTPUT.value or f"bench_{_SUITE.value}"
+    left_out = suite.run(_SUITE.value, folder, arguments, lambda line: print(line, flush=True))
+    for line in left_out:
+        print(f"left out: {line}")
+    print(f"figures: {folder}")
     return 0
 
 
