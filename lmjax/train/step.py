@@ -118,6 +118,10 @@ class TrainStep:
                 on_micro(i, before)
         return self.update(state, total, fresh)
 
+    def lower(self, state: TrainState, batch: dict[str, jax.Array]) -> jax.stages.Lowered:
+        """The program of a step of one micro-batch; arguments may be shapes alone."""
+        return self._fused.lower(state, self._tables, batch, False)
+
     def memory(
         self, state: TrainState, micro_batches: Sequence[dict[str, jax.Array]]
     ) -> int | None:
@@ -127,7 +131,7 @@ class TrainStep:
         """
         rest = 0
         if len(micro_batches) == 1:
-            lowered = self._fused.lower(state, self._tables, micro_batches[0], False)
+            lowered = self.lower(state, micro_batches[0])
         else:
             total = jax.eval_shape(self.zeros, state.params)
             arguments = (total, state.params, state.step, self._tables, micro_batches[0], 0)

@@ -13,7 +13,9 @@ from small_run import CORPUS
 from lmjax import runner
 from lmjax.batch import Ids
 from lmjax.bench import input as input_bench
+from lmjax.bench import training
 from lmjax.bench.collators import SpanCollator
+from lmjax.errors import UserError
 from lmjax.objectives.span_corruption import SpanCorruption
 
 
@@ -108,6 +110,91 @@ def test_checks_are_timed_with_and_without(root):
     share = (found["guard"] + found["watchdog"] + saves) / found["step"]
     assert found["share"] == pytest.approx(share)
     assert "fingerprints of arrays, every 5 steps" in table
+
+
+def test_saves_are_timed_beside_steps(root):
+    small = ["--config.model.num_layers=1", "--config.data.seq_len=64"]
+    found, table = figures(root, "checkpoint", "bert", *small)
+    assert found["num_steps"] == 5  # checkpoint.every
+    assert 0 < found["stands_still"] < found["landed"]
+    assert found["num_bytes"] > 100_000
+    expected = found["extra"] / (5 * found["step"] + found["extra"])
+    assert found["share"] == pytest.approx(expected)
+    assert "share of a run with a save every 5 steps" in table
+
+
+@pytest.mark.parametrize(
+    ("family", "layers"),
+    [
+        ("bert", ["both ways, all"]),
+        ("t5", ["decoder to encoder", "encoder, both ways, all", "decoder, causal, all"]),
+    ],
+)
+def test_attention_is_held_against_float64(root, family, layers):
+    small = ["--config.data.seq_len=64"]
+    found, table = figures(root, "attention", family, *small)
+    assert list(found["layers"]) == layers
+    for name, layer in found["layers"].items():
+        (kernel,) = layer["kernels"].values()  # a CPU has one
+        assert kernel["error"] < 1e-6
+        assert 1e-9 < kernel["gradient_error"] < 1e-5
+        assert 0 < kernel["forward"] < 10
+        assert name in table
+
+
+@pytest.mark.slow
+def test_switches_are_timed_side_by_side(root):
+    small = ["--config.model.num_layers=2", "--config.data.seq_len=64"]
+    found, table = figures(root, "ablation", "bert", *small)
+    rows = found["rows"]
+    assert rows["as it is"]["ratio"] == 1
+    expected = {"layers unrolled", "dropout 0.1, rbg", "remat: full", "logits of every position"}
+    assert expected | {"cross-entropy in chunks of 8"} <= rows.keys()
+    assert "dropout 0" not in rows  # as it is
+    for name, row in rows.items():
+        assert row["seconds"] > 0
+        assert row["rounds"] >= 1
+        assert name in table
+    # Without what is kept for the way back.
+    assert rows["remat: full"]["memory"] < rows["as it is"]["memory"]
+    assert rows["logits of every position"]["memory"] > rows["as it is"]["memory"]
+
+
+@pytest.mark.slow
+def test_the_first_step_is_timed_from_the_start_of_the_process(root):
+    found, table = figures(root, "startup", "gpt2", "--config.model.num_layers=1")
+    assert found["rounds"] == 1
+    assert 1 < found["second"] < found["first"] < 120
+    assert "everything in the compilation cache" in table
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_pytorch_does_the_same_work(root, family, monkeypatch):
+    monkeypatch.setattr(training, "PEERS", {"eager": "transformers, eager"})  # compiling takes long
+    found, table = figures(root, "train", family, "--against=hf", "--config.data.seq_len=64")
+    ours, theirs = found["rates"]["lmjax"], found["rates"]["eager"]
+    assert ours["ratio"] == 1
+    assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
+    assert theirs["ratio"] > 0
+    assert ours["memory"] > 100_000
+    assert 0 < ours["matmul_share"] < 1
+    assert "transformers, eager" in table
+
+
+def test_a_training_without_a_peer(root):
+    found, table = figures(root, "train", "gpt2", "--config.data.seq_len=64")
+    (rate,) = found["rates"].values()
+    assert rate["tokens"] == pytest.approx(8 * 64 / rate["seconds"], rel=0.2)
+    assert found["failed"] == {}
+    assert "lmjax" in table
+
+
+def test_a_peer_that_does_other_work_is_refused(root, monkeypatch):
+    other = mock.Mock(loss=3.0)
+    with pytest.raises(UserError, match="so it does other work"):
+        training._check_losses({"lmjax": mock.Mock(loss=6.0), "eager": other}, "float32")
 
 
 def test_the_span_collator_hides_what_ours_does():

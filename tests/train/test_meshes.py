@@ -147,7 +147,7 @@ def test_memory_on_a_mesh_is_near_xlas(mesh, text):
     tables = dict.fromkeys(("unigram", "content_unigram", "bytes"), np.zeros(4096, np.float32))
     with program.context():
         step = setup.make_steps(program, tables).train_step
-        compiled = step._fused.lower(program.abstract, tables, program.batch_spec(), True).compile()
+        compiled = step.lower(program.abstract, program.batch_spec()).compile()
     stats = compiled.memory_analysis()
     peak = stats.argument_size_in_bytes + stats.temp_size_in_bytes  # results take their place
     parts = flops.memory(

@@ -1,0 +1,65 @@
+"""Training steps compiled for TPUs that are not there, with fused attention. Needs libtpu."""
+
+import os
+
+import numpy as np
+import pytest
+from jax.experimental import topologies
+
+from lmjax import families
+from lmjax import fields as fields_lib
+from lmjax.train import setup
+
+libtpu = pytest.importorskip("libtpu")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+# Each generation once, and each variant; a mesh of all devices, or one alone.
+STEPS = {
+    "encoder": ("bert", "mlm", "v5e:2x2", 1, {}),
+    "encoder with windows": ("modernbert", "mlm", "v6e:2x2", 1, {"model.window": 64}),
+    "decoder": ("gpt2", "clm", "v5p:2x2x1", 4, {"mesh.preset": "fsdp"}),
+    "decoder with grouped heads": ("llama", "clm", "v5e:2x2", 1, {"model.num_kv_heads": 1}),
+    "encoder-decoder": ("t5", "span_corruption", "v6e:2x2", 4, {"mesh.preset": "tensor"}),
+}
+SMALL = {"hidden_size": 256, "num_layers": 2, "num_heads": 4, "head_dim": 64, "mlp_size": 512}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone():
+    """No questions to a cloud about what machine this is."""
+    before = dict(os.environ)
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_step_compiles_with_fused_attention(name):
+    family, objective, topology, num_devices, changes = STEPS[name]
+    model = families.resolve({"family": family})["model"] | SMALL
+    config = fields_lib.from_dict(
+        {
+            "family": family,
+            "model": model | {"dropout": 0.0},
+            "objective": {"name": objective},
+            "tokenizer": {"vocab_size": 1024},
+            "data": {"seq_len": 256},
+            "train": {"global_batch_size": 4, "micro_batch_size": 4, "loss_chunk": None},
+        }
+    )
+    config = setup.resolve(fields_lib.replace(config, changes))
+    devices = list(topologies.get_topology_desc(topology, "tpu").devices)[:num_devices]
+    program = setup.make_program(config, devices)
+    assert program.model.how.kernel == "splash"
+    assert program.model.dtype == "bfloat16"
+    nothing = np.zeros(config.model.vocab_size, np.float32)
+    tables = dict.fromkeys(("unigram", "content_unigram", "bytes"), nothing)
+    with program.context():
+        step = setup.make_steps(program, tables).train_step
+        batch = program.batch_spec()
+        lowered = step.lower(program.abstract, batch)
+        assert lowered.as_text().count("tpu_custom_call") >= 3  # forward, and two on the way back
+        stats = lowered.compile().memory_analysis()
+    assert stats.temp_size_in_bytes > 0
