@@ -191,7 +191,7 @@ def test_a_training_without_a_peer(root):
     assert "lmjax" in table
 
 
-def test_a_peer_that_does_other_work_is_refused(root, monkeypatch):
+def test_a_peer_that_does_other_work_is_refused():
     other = mock.Mock(loss=3.0)
     with pytest.raises(UserError, match="so it does other work"):
         training._check_losses({"lmjax": mock.Mock(loss=6.0), "eager": other}, "float32")
