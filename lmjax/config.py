@@ -281,15 +281,16 @@ class TrainConfig(Section):
         "leave out steps whose loss or gradient norm is 6 standard deviations above the last 128",
     )
     z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)
-    attention: Literal["auto", "xla", "cudnn", "splash", "flash"] = free(
+    attention: Literal["auto", "xla", "blockwise", "cudnn", "splash", "flash"] = free(
         "auto",
-        "kernel: plain products (xla), cuDNN's (GPU), Pallas's (TPU; flash has biases); 'auto': "
-        "the fused one of the device, plain products for what it cannot do",
+        "kernel: plain products (xla), the same a tile at a time (blockwise), cuDNN's (GPU), "
+        "Pallas's (TPU; flash has biases); 'auto': the fused one of the device, on a CPU "
+        "blockwise; plain products for what it cannot do",
     )
     loss_chunk: int | Literal["auto"] | None = free(
         "auto",
         "positions of a row whose logits are made at a time; None: all; 'auto': all, unless they "
-        "and their gradient would take over a tenth of the memory",
+        "and their gradient would take over a tenth of the memory; on a CPU as caches have it",
     )
     prng: Literal["threefry2x32", "rbg"] = fixed(
         "threefry2x32",

@@ -174,14 +174,31 @@ class Split:
     tensor: int = 1
 
 
+@dataclass(frozen=True)
+class Computing:
+    """How a device computes a step, as far as its memory goes.
+
+    Attributes:
+      dtype_bytes: of the compute type.
+      split: what of the whole it holds.
+      keeps_scores: whether all probabilities of attention are there, and kept for the way back.
+      chunk_positions: of all rows, whose logits are made at a time unless the config says how many;
+        None: as the memory has it.
+    """
+
+    dtype_bytes: int
+    split: Split = Split()
+    keeps_scores: bool = True
+    chunk_positions: int | None = None
+
+
 def memory(
     config: Config,
     row: Lengths,
     rows: int,
+    how: Computing,
     *,
-    dtype_bytes: int,
     accumulates: bool,
-    split: Split | None = None,
     chunk: int | None = None,
 ) -> dict[str, int]:
     """Estimated bytes at the peak of a training step on one device.
@@ -192,19 +209,18 @@ def memory(
       config: with `model.vocab_size` set.
       row: lengths of a row.
       rows: of a micro-batch on this device.
-      dtype_bytes: of the compute type.
+      how: it computes.
       accumulates: whether there are several micro-batches to a step.
-      split: what of the whole the device holds; None: all.
       chunk: positions of a row whose logits are there at a time; None: all.
 
     Returns:
       parameters, optimizer, gradients, activations (what the blocks keep) and work (the larger of
       the logits with their gradient and one block's way back).
     """
-    model, policy, split = config.model, config.train.remat, split or Split()
+    model, policy, split, dtype_bytes = config.model, config.train.remat, how.split, how.dtype_bytes
     parts = num_params(model)
     number = sum(parts.values())
-    block_bytes = partial(_block_bytes, model, b=dtype_bytes, tensor=split.tensor)
+    block_bytes = partial(_block_bytes, model, how=how)
     blocks = [(model.num_layers, block_bytes(row.target, row.source))]
     if row.source:
         blocks.append((model.encoder_layers, block_bytes(row.source, 0)))
@@ -237,7 +253,7 @@ def _logits_bytes(model: ModelConfig, row: Lengths, chunk: int | None = None) ->
     return 2 * _FLOAT32 * _outputs(model) * min(row.predicted, chunk or row.predicted)
 
 
-def loss_chunk(config: Config, row: Lengths, rows: int, budget: int) -> int | None:
+def loss_chunk(config: Config, row: Lengths, rows: int, budget: int, how: Computing) -> int | None:
     """Positions of a row whose logits are made at a time, as the config says; None: all.
 
     Args:
@@ -245,12 +261,16 @@ def loss_chunk(config: Config, row: Lengths, rows: int, budget: int) -> int | No
       row: lengths of a row.
       rows: of a micro-batch on a device.
       budget: bytes that a step may take on each device.
+      how: it computes.
     """
     asked, model = config.train.loss_chunk, config.model
     if not model.predicts_tokens or asked is None:
         return None
     if asked != "auto":
         return min(asked, row.predicted)
+    if how.chunk_positions is not None:
+        chunk = max(1, how.chunk_positions // rows)
+        return chunk if 2 * chunk <= row.predicted else None
     of_position = rows * _logits_bytes(model, row, 1)
     if of_position * row.predicted <= budget * _MOST_LOGITS:
         return None
@@ -273,7 +293,7 @@ def _optimizer_bytes(config: Config, number: int) -> int:
 
 
 def _block_bytes(
-    model: ModelConfig, length: int, memory: int, *, b: int, tensor: int
+    model: ModelConfig, length: int, memory: int, *, how: Computing
 ) -> dict[str, float]:
     """Bytes of one row in one block: what each remat policy keeps, and what the way back needs.
 
@@ -281,12 +301,12 @@ def _block_bytes(
       model: shape of the block.
       length: positions of the row.
       memory: positions that cross-attention looks at; 0: there is none.
-      b: bytes of a number in the compute type.
-      tensor: parts that heads and inner width are split into.
+      how: it is computed.
     """
+    b, tensor = how.dtype_bytes, how.split.tensor
     D, M, H = model.hidden_size, model.mlp_width / tensor, model.num_heads / tensor
     up = 2 if model.mlp_gated else 1
-    pairs = H * length * (length + memory)
+    pairs = H * length * (length + memory) * how.keeps_scores
     attentions = 2 if memory else 1
     queries = attentions * length * H * model.head_width
     keys = 2 * (length + memory) * model.kv_heads / tensor * model.head_width
@@ -299,27 +319,24 @@ def _block_bytes(
     post = D * length * (model.norm_placement == "post")
     dots = b * (queries + keys + (attentions + 1) * D * length + up * M * length + post)
     # Gradients under way: of scores and probabilities in float32, or of the MLP's inner arrays.
-    largest = H * length * max(length, memory)
+    largest = H * length * max(length, memory) * how.keeps_scores
     transient = max(2 * _FLOAT32 * largest, 2 * b * M * up * length) + 2 * b * D * length
     return {"none": everything, "dots": dots, "full": b * D * length, "transient": transient}
 
 
-def largest_micro_batch(
-    config: Config, row: Lengths, budget: int, split: Split, *, dtype_bytes: int
-) -> int:
+def largest_micro_batch(config: Config, row: Lengths, budget: int, how: Computing) -> int:
     """Rows of the largest micro-batch that fits: a divisor of the global batch.
 
     Args:
       config: resolved.
       row: lengths of a row.
       budget: bytes that a step may take on each device.
-      split: of the mesh; the parts of the rows divide the answer.
-      dtype_bytes: of the compute type.
+      how: it computes; the parts of the rows divide the answer.
 
     Returns:
       Rows over all devices, at least one for each shard.
     """
-    batch = config.train.global_batch_size
+    batch, split = config.train.global_batch_size, how.split
     for rows in range(batch, split.rows, -1):
         if batch % rows or rows % split.rows:
             continue
@@ -327,10 +344,9 @@ def largest_micro_batch(
             config,
             row,
             rows // split.rows,
-            dtype_bytes=dtype_bytes,
+            how,
             accumulates=rows < batch,
-            split=split,
-            chunk=loss_chunk(config, row, rows // split.rows, budget),
+            chunk=loss_chunk(config, row, rows // split.rows, budget, how),
         )
         if sum(parts.values()) <= budget:
             return rows

@@ -8,6 +8,7 @@ from flax import linen as nn
 from lmjax import families, flops
 from lmjax.config import Config, DataConfig, TrainConfig
 from lmjax.model_config import ModelConfig
+from lmjax.nn.kernels.spec import How
 from lmjax.nn.model import Model
 
 
@@ -121,9 +122,9 @@ def _batch(rows, row):
     return batch
 
 
-def _by_xla(config, row, rows):
+def _by_xla(config, row, rows, kernel):
     """Bytes of a compiled value_and_grad: arguments, results and temporaries."""
-    model = Model(config.model, config.model.vocab_size, remat=config.train.remat)
+    model = Model(config.model, config.model.vocab_size, remat=config.train.remat, how=How(kernel))
     batch = _batch(rows, row)
     variables = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0), batch))
 
@@ -152,16 +153,18 @@ T5 = {k: v for k, v in families.t5.BASE.items() if k != "head_dim"}
         (T5 | {"hidden_size": 128, "vocab_size": 1024}, (64, 256), "full"),
     ],
 )
-def test_memory_is_near_xlas(fields, row, remat):
+@pytest.mark.parametrize("kernel", ["xla", "blockwise"])
+def test_memory_is_near_xlas(fields, row, remat, kernel):
     config = Config(
         model=ModelConfig(**fields),
         data=DataConfig(seq_len=256),
         train=TrainConfig(remat=remat, global_batch_size=8),
     )
     row = flops.Lengths(row[0], row[1], row[0])
-    parts = flops.memory(config, row, 8, dtype_bytes=4, accumulates=False)
+    how = flops.Computing(4, keeps_scores=kernel == "xla")
+    parts = flops.memory(config, row, 8, how, accumulates=False)
     estimate = sum(parts.values()) - parts["optimizer"]
-    assert 0.7 < estimate / _by_xla(config, row, 8) < 1.3
+    assert 0.7 < estimate / _by_xla(config, row, 8, kernel) < 1.3
 
 
 def _small(**train):
@@ -171,19 +174,18 @@ def _small(**train):
 
 def test_largest_micro_batch():
     config, row = _small(global_batch_size=48)
-    budget = 40 * 2**30
-    best = flops.largest_micro_batch(config, row, budget, flops.Split(), dtype_bytes=2)
+    budget = 20 * 2**30
+    best = flops.largest_micro_batch(config, row, budget, flops.Computing(2))
     assert 1 < best < 48
     assert 48 % best == 0
 
     def fits(rows):
-        parts = flops.memory(config, row, rows, dtype_bytes=2, accumulates=rows < 48)
+        parts = flops.memory(config, row, rows, flops.Computing(2), accumulates=rows < 48)
         return sum(parts.values()) <= budget
 
     assert fits(best)
     assert not any(fits(rows) for rows in range(best + 1, 49) if 48 % rows == 0)
-    assert flops.largest_micro_batch(config, row, 10**15, flops.Split(rows=8), dtype_bytes=4) == 48
-    assert flops.largest_micro_batch(config, row, 0, flops.Split(rows=8), dtype_bytes=4) == 8
-    assert (
-        flops.largest_micro_batch(config, row, budget, flops.Split(rows=8), dtype_bytes=2) % 8 == 0
-    )
+    split = flops.Computing(4, flops.Split(rows=8))
+    assert flops.largest_micro_batch(config, row, 10**15, split) == 48
+    assert flops.largest_micro_batch(config, row, 0, split) == 8
+    assert flops.largest_micro_batch(config, row, budget, split) % 8 == 0

@@ -56,7 +56,8 @@ class Row:
 def switches(config: Config, platform: str) -> dict[str, dict[str, Any]]:
     """What can be other than it is: name -> fields of the config."""
     train, model, found = config.train, config.model, {}
-    kernels = {"gpu": ("xla", "cudnn"), "tpu": ("xla", "splash", "flash")}.get(platform, ())
+    fused = {"gpu": ("cudnn",), "tpu": ("splash", "flash")}.get(platform, ())
+    kernels = ("xla", "blockwise", *fused)
     found |= {f"attention: {kernel}": {"train.attention": kernel} for kernel in kernels}
     found |= {
         "layers scanned": {"train.unroll_layers": False},

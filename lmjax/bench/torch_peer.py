@@ -131,13 +131,10 @@ def main(folder: str, kind: str) -> None:
     say = lambda what: print(json.dumps(what), file=out, flush=True)
     try:
         peer = Peer(Path(folder), kind)
-        began = time.perf_counter()
-        first = peer.block(1, 0.0)
-        say({**first, "first_seconds": time.perf_counter() - began, "attention": peer.attention})
+        say({"attention": peer.attention})
         for line in sys.stdin:
             request = json.loads(line)
-            found = peer.block(request["steps"], request["seconds"])
-            say({**found, "memory": peer.memory()})
+            say({**peer.block(request["steps"], request["seconds"]), "memory": peer.memory()})
     except Exception as error:
         say(
             {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,11 @@ class Training:
 
 def comparable(config: Config) -> Config:
     """A config whose steps transformers can make, too."""
-    changes: dict[str, Any] = {"optimizer.name": "adamw", "model.dropout": 0.0}
+    changes: dict[str, Any] = {
+        "optimizer.name": "adamw",
+        "optimizer.weight_decay": 0.01,  # of all matrices, in either library
+        "model.dropout": 0.0,
+    }
     if config.data.packing == "stream":
         changes["data.cross_documents"] = True
     return fields.replace(config, changes)
@@ -146,7 +150,7 @@ def measure(
         if peers:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             _write(folder, program, ours.stepper.state, stores.tokenizer, batches)
-            contenders |= {name: stack.enter_context(_started(folder, name)) for name in peers}
+            contenders |= {name: stack.enter_context(Peer(folder, name)) for name in peers}
         failed = {}
         for name in list(contenders):
             try:
@@ -203,32 +207,48 @@ class _PeerError(Exception):
 
 
 class Peer:
-    """A process of `lmjax.bench.torch_peer`."""
+    """A process of `lmjax.bench.torch_peer`, from its first step to the end of the `with` block."""
 
-    def __init__(self, process: subprocess.Popen) -> None:
-        self._process = process
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._command = [sys.executable, "-m", "lmjax.bench.torch_peer", str(folder), kind]
+        self._process: subprocess.Popen | None = None
         self.loss = self.first_seconds = 0.0
         self.memory: int | None = None
         self.note = ""
 
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
     def first(self) -> None:
-        """Waits for its first step.
+        """Starts the process and makes its first step, so that nothing else computes meanwhile.
 
         Raises:
           _PeerError: it made none.
         """
-        found = self._answer()
-        self.loss, self.first_seconds = found["loss"], found["first_seconds"]
-        self.note = f"attention: {found['attention']}"
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+        )
+        self.note = f"attention: {self._answer()['attention']}"
+        began = time.perf_counter()
+        self.loss = self._asked(steps=1, seconds=0.0)["loss"]
+        self.first_seconds = time.perf_counter() - began
 
     def block(self, min_steps: int, min_seconds: float) -> float:
         """Steps a second."""
-        request = json.dumps({"steps": min_steps, "seconds": min_seconds})
-        self._process.stdin.write(f"{request}\n")
-        self._process.stdin.flush()
-        found = self._answer()
+        found = self._asked(steps=min_steps, seconds=min_seconds)
         self.memory = found["memory"]
         return found["rate"]
+
+    def _asked(self, **request: float) -> dict[str, Any]:
+        self._process.stdin.write(f"{json.dumps(request)}\n")
+        self._process.stdin.flush()
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
@@ -238,19 +258,6 @@ class Peer:
         if "error" in found:
             raise _PeerError(found["error"])
         return found
-
-
-@contextlib.contextmanager
-def _started(folder: Path, kind: str) -> Iterator[Peer]:
-    command = [sys.executable, "-m", "lmjax.bench.torch_peer", str(folder), kind]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            yield Peer(process)
-        finally:
-            process.kill()
 
 
 def _write(

@@ -74,10 +74,9 @@ def fit(config: Config, devices: Sequence[jax.Device], measured: float | None = 
         config,
         row,
         micro // split.rows,
-        dtype_bytes=dtype.itemsize,
+        setup.computing(config, dtype, mesh),
         accumulates=micro < batch,
-        split=split,
-        chunk=setup.chunk_of_loss(config, row, micro, mesh),
+        chunk=setup.chunk_of_loss(config, row, dtype, micro, mesh),
     )
     rate = describe.expected_rate(devices[0], len(devices), dtype, measured)
     step_flops = flops.flops_per_row(config.model, row).full * batch

@@ -25,7 +25,7 @@ from lmjax.model_config import ModelConfig
 from lmjax.nn import linear
 from lmjax.nn import norm as norms
 from lmjax.nn.kernels.dispatch import attend
-from lmjax.nn.kernels.spec import AttentionSpec, KeyValues, Tokens
+from lmjax.nn.kernels.spec import AttentionSpec, Dropout, KeyValues, Tokens
 from lmjax.nn.position import rotate
 
 
@@ -151,7 +151,7 @@ class Attention(nn.Module):
             kv = _among(kept, new, context.length)
         dropout = None
         if config.dropout and not self.deterministic:
-            dropout = nn.Dropout(config.dropout, deterministic=False)
+            dropout = Dropout(config.dropout, self.make_rng("dropout"))
         o_BTHK = attend(
             self.spec, q_BTHK, kv, context.queries, context.keys, context.bias_1HTS, dropout
         )

@@ -92,9 +92,8 @@ def memory(program: Program) -> dict[str, int]:
         program.config,
         program.row,
         program.rows_per_device,
-        dtype_bytes=program.model.dtype.itemsize,
+        program.computing,
         accumulates=program.num_micro > 1,
-        split=program.split,
         chunk=program.loss_chunk,
     )
 

@@ -5,12 +5,13 @@ import logging
 
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from lmjax.nn.kernels import cudnn, dispatch, flash, plain, splash
-from lmjax.nn.kernels.spec import AttentionSpec, How, KeyValues, Tokens
+from lmjax.nn.kernels import blockwise, cudnn, dispatch, flash, plain, splash
+from lmjax.nn.kernels.spec import AttentionSpec, Dropout, How, KeyValues, Tokens
 
 B, H, K = 2, 2, 16
 ONE = How(one_segment=True)
@@ -57,6 +58,22 @@ class Plain:
         return plain.attend(*given, None)
 
 
+class Blockwise:
+    @staticmethod
+    def attend(*given):
+        return blockwise.attend(*given, None)
+
+    @staticmethod
+    def why_not(*_):
+        return None
+
+
+@pytest.fixture(params=[2**9, 2**12, 2**18])
+def size_of_tiles(request, monkeypatch):
+    """One head of one row at a time, some of them, and all at once."""
+    monkeypatch.setattr(blockwise, "_TILE", request.param)
+
+
 @pytest.fixture
 def splash_interpreted(monkeypatch):
     """By its own switch: under `vmap` it is beyond the interpreter of TPUs."""
@@ -100,6 +117,62 @@ def test_flash_has_a_bias_with_its_gradient(causal, kv_heads):
     packed = tokens([70, 60], [100], length=130)
     bias_1HTS = jnp.asarray(np.random.default_rng(2).normal(size=(1, H, 130, 130)), jnp.float32)
     assert_same(flash, AttentionSpec(causal), packed, packed, bias_1HTS, kv_heads)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kv_heads"),
+    [
+        (AttentionSpec(True), 2),
+        (AttentionSpec(False), 1),
+        (AttentionSpec(True, window=20), 1),
+        (AttentionSpec(False, window=20), 2),
+        (AttentionSpec(True, alibi=True), 2),
+    ],
+)
+@pytest.mark.usefixtures("size_of_tiles")
+def test_blockwise_is_the_plain_one(spec, kv_heads):
+    packed = tokens([150, 60], [210], length=270)
+    assert_same(Blockwise, spec, packed, packed, kv_heads=kv_heads)
+
+
+@pytest.mark.usefixtures("size_of_tiles")
+def test_blockwise_looks_at_an_encoder():
+    queries, keys = tokens([20, 10], [30], length=30), tokens([80, 60], [100], length=140)
+    assert_same(Blockwise, AttentionSpec(causal=False), queries, keys)
+
+
+@pytest.mark.parametrize(("causal", "kv_heads"), [(True, 1), (False, 2)])
+@pytest.mark.usefixtures("size_of_tiles")
+def test_blockwise_has_a_bias_with_its_gradient(causal, kv_heads):
+    packed = tokens([70, 60], [100], length=130)
+    bias_1HTS = jnp.asarray(np.random.default_rng(2).normal(size=(1, H, 130, 130)), jnp.float32)
+    assert_same(Blockwise, AttentionSpec(causal), packed, packed, bias_1HTS, kv_heads)
+
+
+@pytest.mark.parametrize("kernel", [blockwise, plain])
+def test_dropout_has_its_gradient_and_mean(kernel):
+    packed = tokens([12, 6], [15], length=20)
+    q_BTHK, kv = make(packed, packed)
+
+    def mixed(q_BTHK, kv, seed=0):
+        dropout = Dropout(0.25, jax.random.key(seed))
+        return kernel.attend(AttentionSpec(True), q_BTHK, kv, packed, packed, None, dropout)
+
+    jax.test_util.check_grads(mixed, (q_BTHK, kv), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+    many = jax.jit(jax.vmap(functools.partial(mixed, q_BTHK, kv)))(np.arange(2000))
+    expected = Plain.attend(AttentionSpec(True), q_BTHK, kv, packed, packed, None)
+    real = packed.segment_ids > 0
+    np.testing.assert_allclose(many.mean(0)[real], expected[real], atol=6 * 0.6 / 2000**0.5)
+    assert np.abs(many[0] - expected)[real].max() > 0.1
+
+
+def test_dropout_of_a_row_is_the_same_whatever_is_computed_with_it(monkeypatch):
+    packed = tokens([12, 6], [15], length=20)
+    given = (AttentionSpec(True), *make(packed, packed), packed, packed, None)
+    dropout = Dropout(0.25, jax.random.key(0))
+    whole = blockwise.attend(*given, dropout)
+    monkeypatch.setattr(blockwise, "_TILE", 1)
+    np.testing.assert_allclose(blockwise.attend(*given, dropout), whole, atol=1e-6)
 
 
 def test_what_a_kernel_cannot_do_is_said_once_and_done_plainly(caplog):

@@ -133,7 +133,7 @@ def test_fsdp_leaves_an_eighth_on_each_device(family, optimizer, text):
         for shard in leaf.addressable_shards:
             held[shard.device.id] += shard.data.nbytes
     assert held.max() <= whole / 8 * 1.05
-    parts = flops.memory(program.config, program.row, 1, dtype_bytes=4, accumulates=False)
+    parts = flops.memory(program.config, program.row, 1, flops.Computing(4), accumulates=False)
     # The estimate leaves out what is small: Adafactor's moments are sums over a side or two.
     assert parts["parameters"] + parts["optimizer"] == pytest.approx(whole, rel=0.02)
 
@@ -154,9 +154,9 @@ def test_memory_on_a_mesh_is_near_xlas(mesh, text):
         program.config,
         program.row,
         program.rows_per_device,
-        dtype_bytes=4,
+        program.computing,
         accumulates=False,
-        split=program.split,
+        chunk=program.loss_chunk,
     )
     assert 0.7 < sum(parts.values()) / peak < 1.3
 

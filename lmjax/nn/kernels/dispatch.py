@@ -11,16 +11,16 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-from collections.abc import Callable
 
 import jax
 
-from lmjax.nn.kernels import plain
-from lmjax.nn.kernels.spec import AttentionSpec, KeyValues, Tokens
+from lmjax.nn.kernels import blockwise, plain
+from lmjax.nn.kernels.spec import AttentionSpec, Dropout, KeyValues, Tokens
 
 # Modules of this package, in the order in which they are tried; imported where one is wanted.
 _FUSED: dict[str, tuple[str, ...]] = {
     "xla": (),
+    "blockwise": (),
     "cudnn": ("cudnn",),
     "splash": ("splash", "flash"),  # splash attention has no bias
     "flash": ("flash",),
@@ -34,7 +34,7 @@ def attend(
     queries: Tokens,
     keys: Tokens,
     bias_1HTS: jax.Array | None,
-    dropout: Callable[[jax.Array], jax.Array] | None,
+    dropout: Dropout | None,
 ) -> jax.Array:
     """Mixes values by attention.
 
@@ -44,7 +44,7 @@ def attend(
       kv: keys and values.
       queries, keys: segment ids and positions of either side.
       bias_1HTS: added to the scores, float32; None: nothing.
-      dropout: applied to the attention probabilities; None: nothing is.
+      dropout: of the attention probabilities; None: there is none.
 
     Returns:
       o_BTHK in q's type; the softmax is in float32.
@@ -58,7 +58,8 @@ def attend(
         reasons.append(why_not)
     if reasons:
         _say_once(f"attention by plain products: {'; '.join(reasons)}")
-    return plain.attend(spec, q_BTHK, kv, queries, keys, bias_1HTS, dropout)
+    everything = blockwise if spec.how.kernel == "blockwise" else plain
+    return everything.attend(spec, q_BTHK, kv, queries, keys, bias_1HTS, dropout)
 
 
 @functools.cache

@@ -5,18 +5,17 @@ Shape suffixes as in `lmjax.nn.attention`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from lmjax.nn.kernels.spec import AttentionSpec, KeyValues, Tokens
+from lmjax.nn.kernels.spec import AttentionSpec, Dropout, KeyValues, Tokens
 from lmjax.nn.position import alibi_slopes
 
 # Finite, so that a row without any visible key is a mean and not 0/0, and large enough that the
 # exponential of a masked score is exactly 0 in every other row.
-_MASKED = -1e30
+MASKED = -1e30
 
 
 def visible(spec: AttentionSpec, queries: Tokens, keys: Tokens) -> jax.Array:
@@ -30,7 +29,7 @@ def visible(spec: AttentionSpec, queries: Tokens, keys: Tokens) -> jax.Array:
     return see_BTS
 
 
-def _distance(queries: Tokens, keys: Tokens) -> jax.Array:
+def distance(queries: Tokens, keys: Tokens) -> jax.Array:
     """|query - key position|, float32 [B, 1, 1, T, S]."""
     distance_BTS = queries.positions[:, :, None] - keys.positions[:, None, :]
     return jnp.abs(distance_BTS)[:, None, None].astype(jnp.float32)
@@ -43,7 +42,7 @@ def _softmax(s: jax.Array, see: jax.Array, dtype: jnp.dtype) -> jax.Array:
     Its own way back, (dp - sum(p dp)) p, needs only p: masked scores get their gradient of 0 from
     p = 0, so that neither mask nor scores are kept.
     """
-    return jax.nn.softmax(jnp.where(see, s, _MASKED), axis=-1).astype(dtype)
+    return jax.nn.softmax(jnp.where(see, s, MASKED), axis=-1).astype(dtype)
 
 
 def _softmax_forward(s, see, dtype):
@@ -66,7 +65,7 @@ def attend(
     queries: Tokens,
     keys: Tokens,
     bias_1HTS: jax.Array | None,
-    dropout: Callable[[jax.Array], jax.Array] | None,
+    dropout: Dropout | None,
 ) -> jax.Array:
     """As `dispatch.attend`; it can do everything."""
     B, T, H, K = q_BTHK.shape
@@ -78,9 +77,9 @@ def attend(
     if bias_1HTS is not None:
         s_BGRTS += bias_1HTS.reshape(1, G, H // G, *bias_1HTS.shape[2:])
     if spec.alibi:
-        s_BGRTS -= alibi_slopes(H).reshape(G, H // G, 1, 1) * _distance(queries, keys)
+        s_BGRTS -= alibi_slopes(H).reshape(G, H // G, 1, 1) * distance(queries, keys)
     see_BTS = visible(spec, queries, keys)
     p_BGRTS = _softmax(s_BGRTS, see_BTS[:, None, None], q_BTHK.dtype)
     if dropout is not None:
-        p_BGRTS = dropout(p_BGRTS)
+        p_BGRTS = dropout.of(p_BGRTS)
     return jnp.einsum("bgrts,bsgk->btgrk", p_BGRTS, kv.v_BSGK).reshape(B, T, H, K)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 
 from lmjax.nn.position import Rope
 
-Kernel = Literal["xla", "cudnn", "splash", "flash"]
+Kernel = Literal["xla", "blockwise", "cudnn", "splash", "flash"]
 KERNELS = get_args(Kernel)
 
 
@@ -60,3 +62,22 @@ class KeyValues(NamedTuple):
 
     k_BSGK: jax.Array
     v_BSGK: jax.Array
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["rate"])
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Dropout of attention probabilities (Srivastava et al. 2014; inverted).
+
+    Attributes:
+      rate: share that is dropped.
+      key: of the random numbers.
+    """
+
+    rate: float
+    key: jax.Array
+
+    def of(self, p: jax.Array) -> jax.Array:
+        """What is left, larger by what is dropped."""
+        stays = jax.random.bernoulli(self.key, 1 - self.rate, p.shape)
+        return jnp.where(stays, p / (1 - self.rate), 0)
