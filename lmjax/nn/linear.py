@@ -9,6 +9,7 @@ Shape suffixes: I input dims, O output dims (each one or more).
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -74,12 +75,41 @@ class Linear(nn.Module):
             nn.with_logical_partitioning(self.kernel_init, self.axes),
             (*x.shape[-num_in:], *self.features),
         )
-        contract = (tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in)))
-        y = jax.lax.dot_general(
-            x.astype(self.dtype), kernel_IO.astype(self.dtype), (contract, ((), ()))
-        )
+        y = _product(x.astype(self.dtype), kernel_IO.astype(self.dtype), num_in)
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[num_in:])
             bias_O = self.param("bias", zeros, self.features)
             y = y + bias_O.astype(self.dtype)
         return y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: jax.Array, kernel_IO: jax.Array, num_in: int) -> jax.Array:
+    """x [..., I] times kernel [I, O], where I stands for `num_in` dims.
+
+    On the way back of a kernel one side has to be turned around, and XLA for CPUs copies it for
+    that: the narrower one here, where JAX would always take that of the outputs (1.5 times the time
+    of the whole way back of an MLP).
+    """
+    inner = (tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in)))
+    return jax.lax.dot_general(x, kernel_IO, (inner, ((), ())))
+
+
+def _product_forward(x, kernel_IO, num_in):
+    return _product(x, kernel_IO, num_in), (x, kernel_IO)
+
+
+def _product_backward(num_in, kept, dy):
+    x, kernel_IO = kept
+    leading = tuple(range(x.ndim - num_in))
+    outer = (tuple(range(len(leading), dy.ndim)), tuple(range(num_in, kernel_IO.ndim)))
+    dx = jax.lax.dot_general(dy, kernel_IO, (outer, ((), ())))
+    over_rows = ((leading, leading), ((), ()))
+    if x.size <= dy.size:
+        return dx, jax.lax.dot_general(x, dy, over_rows)
+    num_out = kernel_IO.ndim - num_in
+    order = (*range(num_out, kernel_IO.ndim), *range(num_out))
+    return dx, jax.lax.dot_general(dy, x, over_rows).transpose(order)
+
+
+_product.defvjp(_product_forward, _product_backward)

@@ -22,7 +22,7 @@ from flax import linen as nn
 from lmjax.nn.heads import Projected, logits
 
 _MATRIX = ("vocab", None)  # whole along D, as a loop should not gather it again and again
-_SHARDS = ("act_batch", "vocab", None)
+_SHARDS = ("act_batch", None, "vocab")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
@@ -102,26 +102,28 @@ def _loop(
         slope_SbCV -= jnp.where(is_target_SbCV, weights_SbC[..., None], 0.0)
         narrow_SbCV = slope_SbCV.astype(dtype)
         dx_SbCD = jnp.einsum("sbcv,vd->sbcd", narrow_SbCV, matrix)
-        of_matrix_SVD = jnp.einsum(
-            "sbcv,sbcd->svd", narrow_SbCV, x_SbCD, preferred_element_type=jnp.float32
+        # In this order the narrow side is the one that is turned around.
+        of_matrix_SDV = jnp.einsum(
+            "sbcd,sbcv->sdv", x_SbCD, narrow_SbCV, preferred_element_type=jnp.float32
         )
         of_bias_SV = None if bias_V is None else jnp.sum(slope_SbCV, axis=(1, 2))
-        of_matrix_SVD = nn.with_logical_constraint(of_matrix_SVD, _SHARDS)
-        more = jax.tree.map(jnp.add, sums[1], (of_matrix_SVD, of_bias_SV))
+        of_matrix_SDV = nn.with_logical_constraint(of_matrix_SDV, _SHARDS)
+        more = jax.tree.map(jnp.add, sums[1], (of_matrix_SDV, of_bias_SV))
         return (sums[0] + cost, more), (*found, dx_SbCD)
 
     nothing = None
     if slopes:
         zeros = partial(jnp.zeros, dtype=jnp.float32)
-        zeros_SVD = nn.with_logical_constraint(zeros((num_shards, *matrix.shape)), _SHARDS)
-        nothing = (zeros_SVD, None if bias_V is None else zeros((num_shards, *bias_V.shape)))
+        zeros_SDV = zeros((num_shards, *matrix.shape[::-1]))
+        zeros_SDV = nn.with_logical_constraint(zeros_SDV, _SHARDS)
+        nothing = (zeros_SDV, None if bias_V is None else zeros((num_shards, *bias_V.shape)))
     parts = (pieces(features_BPD), pieces(targets_BP), pieces(weights_BP))
     (cost, sums), found = jax.lax.scan(step, (jnp.float32(0), nothing), parts)
     answer = (cost, unpiece(found[0]), unpiece(found[1]))
     if not slopes:
         return answer, None
-    of_matrix_VD, of_bias_V = jax.tree.map(lambda of_shards: jnp.sum(of_shards, axis=0), sums)
-    of_matrix_VD = nn.with_logical_constraint(of_matrix_VD, ("vocab", "embed"))
+    of_matrix_DV, of_bias_V = jax.tree.map(lambda of_shards: jnp.sum(of_shards, axis=0), sums)
+    of_matrix_VD = nn.with_logical_constraint(of_matrix_DV.T, ("vocab", "embed"))
     return answer, Projected(unpiece(found[2]), of_matrix_VD.astype(matrix_VD.dtype), of_bias_V)
 
 
