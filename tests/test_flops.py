@@ -175,12 +175,14 @@ def _small(**train):
 def test_largest_micro_batch():
     config, row = _small(global_batch_size=48)
     budget = 20 * 2**30
-    best = flops.largest_micro_batch(config, row, budget, flops.Computing(2))
+    how = flops.Computing(2)
+    best = flops.largest_micro_batch(config, row, budget, how)
     assert 1 < best < 48
     assert 48 % best == 0
 
     def fits(rows):
-        parts = flops.memory(config, row, rows, flops.Computing(2), accumulates=rows < 48)
+        chunk = flops.loss_chunk(config, row, rows, budget, how)
+        parts = flops.memory(config, row, rows, how, accumulates=rows < 48, chunk=chunk)
         return sum(parts.values()) <= budget
 
     assert fits(best)

@@ -30,7 +30,14 @@ from lmjax.train import data as data_lib
 from lmjax.train import setup
 from lmjax.train.data import Stores
 
-_PLATFORM = {"xla": ("cpu", "gpu", "tpu"), "cudnn": ("gpu",), "splash": ("tpu",), "flash": ("tpu",)}
+_EVERYWHERE = ("cpu", "gpu", "tpu")
+_PLATFORM = {
+    "xla": _EVERYWHERE,
+    "blockwise": _EVERYWHERE,
+    "cudnn": ("gpu",),
+    "splash": ("tpu",),
+    "flash": ("tpu",),
+}
 _TIMES = 4  # calls in a block
 
 
@@ -133,7 +140,7 @@ def _measure(given: _Given, platform: str, seconds: float) -> Layer:
     for name in KERNELS:
         if platform not in _PLATFORM[name]:
             continue
-        if name != "xla":
+        if _PLATFORM[name] != _EVERYWHERE:
             module = importlib.import_module(f"lmjax.nn.kernels.{name}")
             why_not = module.why_not(given.spec, given.q_BTHK, given.kv, given.bias_1HTS, False)
             if why_not is not None:

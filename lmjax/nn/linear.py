@@ -14,9 +14,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer
 
 from lmjax.model_config import ModelConfig
+
+PRODUCT = "product"  # what remat may keep is known to it by this name
 
 
 def embedding_init(config: ModelConfig) -> Initializer:
@@ -76,6 +79,7 @@ class Linear(nn.Module):
             (*x.shape[-num_in:], *self.features),
         )
         y = _product(x.astype(self.dtype), kernel_IO.astype(self.dtype), num_in)
+        y = checkpoint_name(y, PRODUCT)
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[num_in:])
             bias_O = self.param("bias", zeros, self.features)

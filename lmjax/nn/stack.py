@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lmjax.model_config import ModelConfig
+from lmjax.nn import linear
 from lmjax.nn.attention import AttentionSpec, Context, Kept, put
 from lmjax.nn.block import Block, BlockSpec, Cache
 from lmjax.nn.kernels.spec import PLAINLY, How
@@ -27,7 +28,7 @@ LayerCaches = dict[str, Any]
 
 # What the backward pass finds instead of recomputing it, per unit.
 _SAVED = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(linear.PRODUCT),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from lmjax.nn.attention import AttentionSpec, KeyValues, Tokens, attend
+from lmjax.nn.kernels.spec import How
 from lmjax.nn.model import Model
 from lmjax.nn.position import alibi_slopes
 
-KEEP = lambda p: p  # no dropout
+
+@pytest.fixture(params=["xla", "blockwise"])
+def how(request):
+    return How(request.param)
 
 
 def _inputs(length=12, heads=4, kv_heads=4, seed=0):
@@ -42,11 +46,11 @@ def test_grouped_heads_equal_repeated_heads():
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("window", [None, 4, 5])
-def test_what_is_seen(causal, window):
+def test_what_is_seen(causal, window, how):
     q, kv, tokens = _inputs()
-    spec = AttentionSpec(causal, window)
+    spec = AttentionSpec(causal, window, how=how)
     # The gradient of output t with respect to value s is the probability of s.
-    out = lambda v: attend(spec, q, KeyValues(kv.k_BSGK, v), tokens, tokens, None, KEEP).sum(-1)
+    out = lambda v: attend(spec, q, KeyValues(kv.k_BSGK, v), tokens, tokens, None, None).sum(-1)
     p = np.asarray(jax.jacrev(out)(kv.v_BSGK))  # [B, T, H, B, S, G, K]
     for b, t, s in np.ndindex(2, 12, 12):
         segment, position = tokens.segment_ids[b], tokens.positions[b]
@@ -58,9 +62,9 @@ def test_what_is_seen(causal, window):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_gradient_is_autodiffs(causal):
+def test_gradient_is_autodiffs(causal, how):
     q, kv, tokens = _inputs(heads=4, kv_heads=2)
-    spec = AttentionSpec(causal)
+    spec = AttentionSpec(causal, how=how)
 
     def plain(q, kv):
         k, v = (jnp.repeat(a, 2, axis=2) for a in kv)
@@ -70,16 +74,16 @@ def test_gradient_is_autodiffs(causal):
         s = jnp.where(see[:, None], jnp.einsum("bthk,bshk->bhts", q, k), -1e9)
         return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(s), v)
 
-    ours = lambda q, kv: attend(spec, q, kv, tokens, tokens, None, KEEP)
+    ours = lambda q, kv: attend(spec, q, kv, tokens, tokens, None, None)
     loss = lambda f: jax.grad(lambda q, kv: jnp.sin(f(q, kv)).sum(), argnums=(0, 1))
     for a, b in zip(*(jax.tree.leaves(loss(f)(q, kv)) for f in (ours, plain)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_a_query_without_keys_is_finite():
+def test_a_query_without_keys_is_finite(how):
     q, kv, tokens = _inputs()
     nothing = Tokens(tokens.segment_ids * 0 + 9, tokens.positions)
-    f = lambda q, kv: attend(AttentionSpec(True), q, kv, tokens, nothing, None, KEEP).sum()
+    f = lambda q, kv: attend(AttentionSpec(True, how=how), q, kv, tokens, nothing, None, None).sum()
     value, grads = jax.value_and_grad(f, argnums=(0, 1))(q, kv)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, grads)))
 
@@ -100,7 +104,7 @@ def test_alibi_slopes_are_the_authors(heads):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
-def test_alibi_is_a_bias_by_distance(causal, heads, kv_heads):
+def test_alibi_is_a_bias_by_distance(causal, heads, kv_heads, how):
     q, kv, tokens = _inputs(heads=heads, kv_heads=kv_heads)
     k, v = (jnp.repeat(a, heads // kv_heads, axis=2) for a in kv)
     segment, position = (np.asarray(a) for a in tokens)
@@ -115,8 +119,8 @@ def test_alibi_is_a_bias_by_distance(causal, heads, kv_heads):
         p = jax.nn.softmax(jnp.where(see[:, None], s, -1e9))
         return jnp.einsum("bhts,bshk->bthk", p, v)
 
-    spec = AttentionSpec(causal, alibi=True)
-    ours = lambda q: attend(spec, q, kv, tokens, tokens, None, KEEP)
+    spec = AttentionSpec(causal, alibi=True, how=how)
+    ours = lambda q: attend(spec, q, kv, tokens, tokens, None, None)
     np.testing.assert_allclose(jax.jit(ours)(q), jax.jit(dense)(q), atol=1e-5)
     grads = (jax.jit(jax.grad(lambda q, f=f: jnp.sin(f(q)).sum()))(q) for f in (ours, dense))
     np.testing.assert_allclose(*grads, atol=1e-5)

@@ -8,8 +8,9 @@ import pytest
 from flax import linen as nn
 
 from lmjax import families
-from lmjax.nn.attention import Attention, AttentionSpec, Context, Tokens, visible
+from lmjax.nn.attention import Attention, AttentionSpec, Context, Tokens
 from lmjax.nn.block import Block, BlockSpec
+from lmjax.nn.kernels.plain import visible
 from lmjax.nn.mlp import MLP
 from lmjax.nn.model import Model
 from lmjax.nn.position import Rope
