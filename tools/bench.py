@@ -40,7 +40,9 @@ _AGAINST = flags.DEFINE_enum(
     "collator.",
 )
 _SECONDS = flags.DEFINE_float("seconds", None, "How long; input: 6, else 60.", lower_bound=0)
-_OUTPUT = flags.DEFINE_string("output", None, "Also write the figures to this JSON file.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Also write the figures to this JSON file, and the table beside it."
+)
 
 
 def main(overrides: cli.Overrides) -> int:
@@ -105,7 +107,7 @@ def main(overrides: cli.Overrides) -> int:
         figures = rates.as_dict()
     make_console().print(table)
     if _OUTPUT.value:
-        report.write(_OUTPUT.value, _WHAT.value, config, figures)
+        report.write(_OUTPUT.value, _WHAT.value, config, figures, table)
     return 0
 
 

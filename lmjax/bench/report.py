@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import jax
 from rich.table import Table
 
 from lmjax import paths
@@ -64,32 +67,26 @@ _SIDES = {
 
 def training_table(found: Training, title: str) -> Table:
     """Rates of training, beside those of peers."""
-    rate = f"share of {count(found.matmul)}FLOP/s"
-    table = Table("", "tokens/s", "step", "lmjax to it", rate, "MFU", title=title)
-    for name in (
-        "memory",
-        "first step",
-        "first loss",
-        "",
-    ):
+    share = f"of {count(found.matmul)}FLOP/s"
+    table = Table("", "tokens/s", "step", "lmjax to it", share, title=title)
+    for name in (*(["MFU"] if found.peak else []), "memory", "first step", "first loss"):
         table.add_column(name)
     for name, of in found.rates.items():
-        mfu = found.mfu(of)
+        is_peer = name in PEERS
         table.add_row(
-            PEERS.get(name, name),
+            f"{PEERS[name]} ({of.note})" if is_peer else name,
             count(of.tokens),
             _milliseconds(of.seconds),
-            f"{of.ratio:.2f}x" if name in PEERS else "",
+            f"{of.ratio:.2f}x" if is_peer else "",
             f"{found.share(of):.1%}",
-            "" if mfu is None else f"{mfu:.1%}",
+            *([f"{found.mfu(of):.1%}"] if found.peak else []),
             "" if of.memory is None else f"{of.memory / 2**30:.2f} GiB",
             f"{of.first_seconds:.1f} s",
             f"{of.loss:.4f}",
-            of.note,
-            style="bold" if name not in PEERS else None,
+            style=None if is_peer else "bold",
         )
     for name, why in found.failed.items():
-        table.add_row(PEERS[name], *[""] * 8, why)
+        table.add_row(PEERS[name], f"none: {why}")
     parts = ", ".join(f"{k} {v / 2**30:.2f}" for k, v in found.estimated.items())
     table.caption = (
         f"{count(found.flops)}FLOP a step; counted in GiB: {parts}; "
@@ -173,7 +170,7 @@ def saving_table(found: Saving, title: str) -> Table:
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3f} ms"
+    return f"{1000 * seconds:,.{3 if seconds < 0.01 else 1}f} ms"
 
 
 def packing_table(rates: Mapping[str, PackingRates], title: str) -> Table:
@@ -220,8 +217,17 @@ def damage_table(damaged: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Tabl
     return table
 
 
-def write(path: str, what: str, config: Config, figures: Mapping[str, Any]) -> None:
-    """Writes figures, and what they were measured of, to a JSON file."""
+def markdown(table: Table) -> str:
+    """A table as Markdown, its caption below."""
+    rows = [[str(column.header) for column in table.columns], ["---"] * len(table.columns)]
+    rows += zip(*(column.cells for column in table.columns), strict=True)
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join(lines + (["", str(table.caption)] if table.caption else []))
+
+
+def write(path: str, what: str, config: Config, figures: Mapping[str, Any], table: Table) -> None:
+    """Writes figures, and what they were measured of, to a JSON file; beside it the table (.md)."""
+    versions = _versions()
     content = {
         "what": what,
         "family": config.family,
@@ -230,10 +236,28 @@ def write(path: str, what: str, config: Config, figures: Mapping[str, Any]) -> N
         "seq_len": config.data.seq_len,
         "batch_size": config.train.global_batch_size,
         **figures,
-        "versions": _versions(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": _machine(),
+        "versions": versions,
         "cores": os.cpu_count(),
     }
     paths.write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    below = f"{content['date']}; {content['machine']}; {packages}."
+    text = f"**{table.title}**\n\n{markdown(table)}\n\n{below}\n"
+    paths.write_bytes(str(Path(path).with_suffix(".md")), text.encode())
+
+
+def _machine() -> str:
+    """Accelerators, or the CPU."""
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} x {devices[0].device_kind}"
+    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        name = next((value for key, _, value in lines if key.startswith("model name")), name)
+    return f"{len(os.sched_getaffinity(0))} cores of {name.strip()}"
 
 
 def _versions() -> dict[str, str]:

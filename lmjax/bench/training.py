@@ -65,7 +65,7 @@ class Rate:
       first_seconds: of the first step, compilation included.
       loss: of the first step.
       memory: bytes that a step takes; None: not known.
-      note: how it computes attention, or why there is no figure.
+      note: how it computes attention.
     """
 
     tokens: float
@@ -234,7 +234,7 @@ class Peer:
         self._process = subprocess.Popen(
             self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
         )
-        self.note = f"attention: {self._answer()['attention']}"
+        self.note = self._answer()["attention"]
         began = time.perf_counter()
         self.loss = self._asked(steps=1, seconds=0.0)["loss"]
         self.first_seconds = time.perf_counter() - began
