@@ -110,6 +110,17 @@ def test_nothing_is_compiled_twice(whole):
     assert steps._fused._cache_size() == 1
 
 
+def test_a_state_is_given_up_for_the_next():
+    """Its memory is what the next one is written to."""
+    config = make_config()
+    program = setup.make_program(config, jax.devices()[:1])
+    with program.context():
+        state = program.init()
+        steps = setup.make_steps(program, make_tables())
+        steps(state, make_batch(config), fresh=True)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state)))
+
+
 def test_the_step_is_gradient_descent_on_the_mean_over_predictions():
     config = make_config(
         **{
