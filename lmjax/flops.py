@@ -28,6 +28,15 @@ PEAK_FLOPS = {
 }
 
 
+# Memory of a chip by datasheet, for TPUs that a step is compiled for and that are not here.
+_MEMORY_GIB = {"v5 lite": 16, "v5e": 16, "v5": 95, "v6": 32}
+
+
+def memory_bytes(device_kind: str) -> int | None:
+    """Datasheet memory of a TPU; None where it is not known."""
+    return next((gib * 2**30 for name, gib in _MEMORY_GIB.items() if name in device_kind), None)
+
+
 def peak_flops(device_kind: str) -> float | None:
     """Datasheet peak of a chip, FLOP/s; None where it is not known."""
     return next((peak for name, peak in PEAK_FLOPS.items() if name in device_kind), None)

@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from lmjax import flops
+
 # More memory for activations does not make a CPU faster, it only makes a step longer in coming.
 _CPU_BUDGET = 8 * 2**30
 
@@ -29,18 +31,29 @@ def compute_dtype(requested: str, device: jax.Device) -> tuple[jnp.dtype, str]:
 
 def memory_budget(device: jax.Device) -> int:
     """Bytes that one training step may take on a device."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return int(0.9 * stats["bytes_limit"])
+    limit = _limit(device)
+    if limit is not None:
+        return int(0.9 * limit)
     return min(host_memory().usable // 2, _CPU_BUDGET)
 
 
 def capacity(device: jax.Device) -> int:
     """Bytes that a device has for a program: what JAX took of it, or this one's share of a host."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
+    limit = _limit(device)
+    if limit is not None:
+        return limit
     return host_memory().usable // jax.local_device_count(device.platform)
+
+
+def _limit(device: jax.Device) -> int | None:
+    """Bytes of an accelerator's own memory that programs may take; None: not known, or a CPU."""
+    if device.platform == "cpu":
+        return None
+    try:
+        stats = device.memory_stats()
+    except jax.errors.JaxRuntimeError:  # compiled for, but not here
+        return flops.memory_bytes(device.device_kind)
+    return (stats or {}).get("bytes_limit")
 
 
 @dataclass(frozen=True)
