@@ -78,7 +78,7 @@ class Peer:
     def _read(self, folder: Path) -> Iterator[list[dict[str, Any]]]:
         """Micro-batches of each step."""
         for number in range(self._settings["num_batches"]):
-            with np.load(folder / f"batch_{number}.npz") as fields:
+            with np.load(folder / f"batch_{number}.npz", allow_pickle=False) as fields:
                 whole = {name: self._torch.from_numpy(fields[name]) for name in fields.files}
             size = self._settings["micro_rows"]
             rows = len(next(iter(whole.values())))
