@@ -11,9 +11,10 @@ import itertools
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from lmjax import fields
@@ -21,6 +22,7 @@ from lmjax.batch import Batch
 from lmjax.bench.stepper import Stepper
 from lmjax.config import Config
 from lmjax.errors import UserError
+from lmjax.nn.model import Model
 from lmjax.train import data as data_lib
 from lmjax.train import setup
 from lmjax.train.data import Stores
@@ -31,6 +33,8 @@ _READY = 4  # batches made beforehand
 _BLOCK_SECONDS, _BLOCK_STEPS = 0.5, 2
 _DROPOUT = 0.1
 _EVERY_LOGIT = "logits of every position"
+_BIASES = {"encoder_bias", "stack_bias"}  # parameters of relative positions
+_NO_BIAS_GRADIENT = "no gradient of the bias of attention"
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,25 @@ def measure(config: Config, stores: Stores, seconds: float = 120.0) -> dict[str,
             contenders[name] = _Contender(fields.replace(config, changes), stores)
     if "predict_at" in made.batches[0]:
         contenders[_EVERY_LOGIT] = _Contender(config, stores, every_logit=True)
+    if config.model.position == "relative":
+        contenders[_NO_BIAS_GRADIENT] = _Contender(config, stores, bias_gradient=False)
     return _rounds(contenders, seconds)
 
 
 class _Contender:
     """A step with its state."""
 
-    def __init__(self, config: Config, stores: Stores, *, every_logit: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        stores: Stores,
+        *,
+        every_logit: bool = False,
+        bias_gradient: bool = True,
+    ) -> None:
         program = setup.make_program(config, ids=setup.make_ids(config, stores.tokenizer))
+        if not bias_gradient:
+            program = replace(program, model=_FrozenBias(program.model))
         made = data_lib.all_train_batches(config, stores, program.objective)
         data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
         self.platform = program.device.platform
@@ -128,6 +143,22 @@ class _Contender:
         """Steps a second."""
         with self._program.context():
             return self._stepper.block(self._cycle, _BLOCK_STEPS, seconds)
+
+
+class _FrozenBias:
+    """A model of relative positions that learns all but their bias."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def apply(self, variables: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        params = dict(variables["params"])
+        for name in _BIASES & params.keys():
+            params[name] = jax.tree.map(jax.lax.stop_gradient, params[name])
+        return self._model.apply({**variables, "params": params}, *args, **kwargs)
 
 
 def _ungathered(batch: Batch) -> Batch:

@@ -4,18 +4,23 @@ import json
 import sys
 from unittest import mock
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_run
 import tool_run
+from flax import linen as nn
 from small_run import CORPUS
 
-from lmjax import runner
+from lmjax import families, runner
 from lmjax.batch import Ids
+from lmjax.bench import ablation, training
 from lmjax.bench import input as input_bench
-from lmjax.bench import training
 from lmjax.bench.collators import SpanCollator
 from lmjax.errors import UserError
+from lmjax.model_config import ModelConfig
+from lmjax.nn.model import Model
 from lmjax.objectives.span_corruption import SpanCorruption
 
 
@@ -159,6 +164,27 @@ def test_switches_are_timed_side_by_side(root):
     # Without what is kept for the way back.
     assert rows["remat: full"]["memory"] < rows["as it is"]["memory"]
     assert rows["logits of every position"]["memory"] > rows["as it is"]["memory"]
+
+
+def test_a_frozen_bias_has_no_gradient_and_all_else_has():
+    fields = families.resolve({"family": "t5"})["model"]
+    small = {"hidden_size": 16, "num_layers": 1, "mlp_size": 32}
+    model = Model(ModelConfig(**fields | small | {"vocab_size": 64}), 64)
+    ids = jnp.ones((1, 6), jnp.int32)
+    names = ("inputs", "segment_ids", "positions")
+    batch = {f"{side}{name}": ids for side in ("", "enc_") for name in names}
+    params = nn.meta.unbox(model.init(jax.random.key(0), batch)["params"])
+
+    def gradients(model):
+        logits = lambda params: model.apply({"params": params}, batch)
+        return jax.grad(lambda params: jnp.sin(logits(params)).sum())(params)
+
+    frozen, free = gradients(ablation._FrozenBias(model)), gradients(model)
+    for name in free:
+        if name in ("encoder_bias", "stack_bias"):
+            assert np.abs(free[name]["table"]).max() > 0
+            free[name] = jax.tree.map(jnp.zeros_like, free[name])
+    jax.tree.map(np.testing.assert_array_equal, frozen, free)
 
 
 @pytest.mark.slow
