@@ -30,7 +30,7 @@ def visible(spec: AttentionSpec, queries: Tokens, keys: Tokens) -> jax.Array:
 
 
 def distance(queries: Tokens, keys: Tokens) -> jax.Array:
-    """|query - key position|, float32 [B, 1, 1, T, S]."""
+    """Absolute distance of each query from each key, in positions: float32 [B, 1, 1, T, S]."""
     distance_BTS = queries.positions[:, :, None] - keys.positions[:, None, :]
     return jnp.abs(distance_BTS)[:, None, None].astype(jnp.float32)
 
