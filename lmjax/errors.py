@@ -10,6 +10,12 @@ class UserError(Exception):
     """A mistake or a condition that the user can mend; its text is one line of cause and fix."""
 
 
+def shown(value: object) -> str:
+    """What a user wrote, as a line can hold it."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
 def reason(error: BaseException) -> str:
     """What an exception says against a file, in one short line."""
     if isinstance(error, RecursionError):

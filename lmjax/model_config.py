@@ -39,7 +39,7 @@ class ModelConfig(Section):
         "before each sublayer, after each residual sum, or on each sublayer's result; the first "
         "and the last with a final norm",
     )
-    norm_epsilon: float = fixed(1e-5, "added to the variance", gt=0)
+    norm_epsilon: float = fixed(1e-5, "added to the variance", gt=0, lt=1)
     embedding_norm: bool = fixed(False, "a norm on the sum of the embeddings")
     first_attention_norm: bool = fixed(
         True, "False: no norm before the first block's attention (ModernBERT)"
@@ -62,9 +62,9 @@ class ModelConfig(Section):
     relative_max_distance: int = fixed(
         128, "distance from which on all share a bucket", gt=1, lt=2**31
     )
-    rope_theta: float = fixed(10_000.0, "base of the rotations' wavelengths", gt=1)
+    rope_theta: float = fixed(10_000.0, "base of the rotations' wavelengths", gt=1, lt=1e30)
     rope_factor: float = fixed(
-        1.0, "rope: long wavelengths are this much longer, as in Llama 3.1", ge=1
+        1.0, "rope: long wavelengths are this much longer, as in Llama 3.1", ge=1, lt=1e30
     )
     rope_original_positions: int = fixed(
         8192,
@@ -73,7 +73,7 @@ class ModelConfig(Section):
         lt=2**31,
     )
     rope_local_theta: float | None = fixed(
-        None, "rope: base in layers with a window; None: rope_theta", gt=1
+        None, "rope: base in layers with a window; None: rope_theta", gt=1, lt=1e30
     )
     window: int | None = fixed(
         None,
@@ -124,7 +124,7 @@ class ModelConfig(Section):
         "matrices start at init_std (truncated: at two of it), or at 1 / sqrt(inputs) with only "
         "the embedding at init_std",
     )
-    init_std: float = fixed(0.02, "standard deviation of the initialiser", gt=0)
+    init_std: float = fixed(0.02, "standard deviation of the initialiser", gt=0, lt=1000)
     init_residual_scale: bool = fixed(
         False, "residual output projections start at init_std / sqrt(2 num_layers) (GPT-2)"
     )
@@ -138,7 +138,8 @@ class ModelConfig(Section):
             )
         if self.num_heads % self.kv_heads:
             raise ValueError(
-                f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}"
+                f"num_heads={self.num_heads} is not a multiple of num_kv_heads="
+                f"{self.num_kv_heads}; choose one that divides it, or leave it out"
             )
         if self.position == "rope" and self.head_width % 2:
             raise ValueError(
@@ -146,11 +147,13 @@ class ModelConfig(Section):
                 "set an even head_dim"
             )
         if self.position == "learned" and self.max_positions is None:
-            raise ValueError("position='learned' needs max_positions, the rows of its table")
+            raise ValueError(
+                "position='learned' has a table of positions; set max_positions, its rows"
+            )
         if self.global_every is not None and self.window is None:
             raise ValueError("global_every tells layers without a window; set window, too")
         if self.frozen_logits_bias and self.head == "mlm":
-            raise ValueError("head='mlm' has a bias that is trained: no frozen_logits_bias")
+            raise ValueError("head='mlm' has a bias that is trained; leave frozen_logits_bias out")
         if self.relative_max_distance <= self.relative_buckets // 2:
             raise ValueError(
                 f"relative_max_distance={self.relative_max_distance} is not beyond half of "

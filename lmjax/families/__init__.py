@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmjax.config import Config
-from lmjax.errors import UserError
+from lmjax.errors import UserError, shown
 from lmjax.families import bart, bert, bloom, gpt2, llama, modernbert, roberta, t5
 
 FAMILIES = {
@@ -80,4 +80,4 @@ def _known(field: str, name: Any, names: Iterable[str]) -> str:
         return name
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-    raise UserError(f"config.{field}={name!r} is unknown; {hint}")
+    raise UserError(f"config.{field}={shown(name)} is unknown; {hint}")

@@ -204,7 +204,12 @@ def parse(data: bytes, file: str) -> RunConfig:
                 f"{file} has format {raw['format']}, this lmjax reads {_FORMAT}; "
                 "use the version of lmjax that wrote it"
             )
-        return RunConfig(fields_lib.from_dict(raw["config"]), raw["source"], raw["changes"])
+        source, changes = raw["source"], raw["changes"]
+        if source is not None and not (source["file"] and source["sha256"]):
+            raise ValueError("its source has no name or hash")
+        if not isinstance(changes, list):
+            raise ValueError("its changes are no list")
+        return RunConfig(fields_lib.from_dict(raw["config"]), source, changes)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{file} is no run's config ({type(error).__name__}: {reason(error)}); "
