@@ -62,6 +62,7 @@ def test_the_lock_has_what_the_project_requires():
     assert missing(requirements, locked("requirements.txt")) == []
     assert missing(written("build.in"), locked("build.txt")) == []
     assert locked("build.txt").items() <= locked("requirements.txt").items()
+    assert missing(written("tpu.in"), locked("tpu.txt")) == []
 
 
 def test_a_floor_that_rises_is_seen():
@@ -82,5 +83,5 @@ def test_the_oldest_releases_are_locked(name):
 def test_nothing_else_is_installed_beside_the_lock():
     first = (CI / "run").read_text().split("\ndeactivate\n")[0]
     installs = [line for line in first.splitlines() if "pip install" in line]
-    assert len(installs) == 3
+    assert len(installs) == 4
     assert all({"--require-hashes", "--no-deps"} & set(line.split()) for line in installs)

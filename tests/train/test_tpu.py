@@ -62,4 +62,6 @@ def test_the_step_compiles_with_fused_attention(name):
         lowered = step.lower(program.abstract, batch)
         assert lowered.as_text().count("tpu_custom_call") >= 3  # forward, and two on the way back
         stats = lowered.compile().memory_analysis()
-    assert stats.temp_size_in_bytes > 0
+    assert stats.generated_code_size_in_bytes > 0
+    # Temporaries of so small a step may all be in a core's own memory.
+    assert stats.alias_size_in_bytes > 0.9 * stats.argument_size_in_bytes  # state in place of state
