@@ -22,6 +22,19 @@ from lmjax.section import Section, fixed, free
 Scalar = bool | int | float | str | None
 
 
+def _named(value: Any) -> Any:
+    """'name=value,...', as on a command line -> pairs."""
+    if not isinstance(value, str):
+        return value
+    pairs = tuple(tuple(x.strip() for x in part.split("=")) for part in value.split(","))
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError("not pairs of names; write name=value,name=value")
+    return pairs
+
+
+Pairs = Annotated[tuple[tuple[str, str], ...], pydantic.BeforeValidator(_named)]
+
+
 class ObjectiveConfig(Section):
     """What is predicted."""
 
@@ -114,7 +127,7 @@ class DataConfig(Section):
     eval_path: str | None = free(None, "held-out store or text; None: a part of data.path")
     eval_fraction: float = fixed(0.01, "share of documents held out, by hash", ge=0, lt=1)
     text_key: str = fixed("text", "field (JSONL) or column (Parquet) that holds the text")
-    fields: tuple[tuple[str, str], ...] = fixed(
+    fields: Pairs = fixed(
         (),
         "fine-tuning: where fields of the examples have other names, pairs (ours, theirs), or "
         "'text=review,label=stars'",
@@ -137,16 +150,6 @@ class DataConfig(Section):
         None, "threads that tokenise raw text; None: one per core", gt=0
     )
     cache_dir: str = free("~/.cache/lmjax", "where raw text is kept once tokenised")
-
-    @pydantic.field_validator("fields", mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        pairs = tuple(tuple(x.strip() for x in part.split("=")) for part in value.split(","))
-        if not all(len(pair) == 2 and all(pair) for pair in pairs):
-            raise ValueError("not pairs of names; write text=review,label=stars")
-        return pairs
 
     @pydantic.field_validator("sources", mode="before")
     @classmethod
@@ -281,11 +284,14 @@ class TrainConfig(Section):
         "leave out steps whose loss or gradient norm is 6 standard deviations above the last 128",
     )
     z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)
-    attention: Literal["auto", "xla", "blockwise", "cudnn", "splash", "flash"] = free(
-        "auto",
-        "kernel: plain products (xla), the same a tile at a time (blockwise), cuDNN's (GPU), "
-        "Pallas's (TPU; flash has biases); 'auto': the fused one of the device, on a CPU "
-        "blockwise; plain products for what it cannot do",
+    attention: Literal["auto", "xla", "blockwise", "cudnn", "cudnn_offsets", "splash", "flash"] = (
+        free(
+            "auto",
+            "kernel: plain products (xla), the same a tile at a time (blockwise), cuDNN's (GPU; "
+            "cudnn_offsets: packed rows without a mask, from Hopper on), Pallas's (TPU; flash has "
+            "biases); 'auto': the fused one of the device, on a CPU blockwise; plain products for "
+            "what it cannot do",
+        )
     )
     loss_chunk: int | Literal["auto"] | None = free(
         "auto",
@@ -295,6 +301,11 @@ class TrainConfig(Section):
     prng: Literal["threefry2x32", "rbg"] = fixed(
         "threefry2x32",
         "random bits of dropout; rbg is faster on GPUs and TPUs, and other on another mesh",
+    )
+    xla_options: Pairs = free(
+        (),
+        "options that XLA compiles the step with, pairs (name, value), or 'name=value,...'; ours "
+        "are in lmjax/train/xla_options.py",
     )
     remat: Literal["none", "dots", "full"] = free(
         "none", "what the backward pass recomputes: nothing, all but matmuls, whole blocks"

@@ -60,7 +60,7 @@ class Row:
 def switches(config: Config, platform: str) -> dict[str, dict[str, Any]]:
     """What can be other than it is: name -> fields of the config."""
     train, model, found = config.train, config.model, {}
-    fused = {"gpu": ("cudnn",), "tpu": ("splash", "flash")}.get(platform, ())
+    fused = {"gpu": ("cudnn", "cudnn_offsets"), "tpu": ("splash", "flash")}.get(platform, ())
     kernels = ("xla", "blockwise", *fused)
     found |= {f"attention: {kernel}": {"train.attention": kernel} for kernel in kernels}
     found |= {
@@ -72,6 +72,9 @@ def switches(config: Config, platform: str) -> dict[str, dict[str, Any]]:
         "remat: dots": {"train.remat": "dots"},
         "remat: full": {"train.remat": "full"},
     }
+    if platform == "gpu":
+        option = "xla_gpu_enable_latency_hiding_scheduler"
+        found["latency-hiding scheduler"] = {"train.xla_options": ((option, "true"),)}
     if model.predicts_tokens:
         found["cross-entropy whole"] = {"train.loss_chunk": None}
         chunk = max(1, config.data.seq_len // 8)

@@ -35,6 +35,7 @@ _PLATFORM = {
     "xla": _EVERYWHERE,
     "blockwise": _EVERYWHERE,
     "cudnn": ("gpu",),
+    "cudnn_offsets": ("gpu",),
     "splash": ("tpu",),
     "flash": ("tpu",),
 }

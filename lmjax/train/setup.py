@@ -36,7 +36,7 @@ from lmjax.parallel import hosts
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
 from lmjax.train import device as device_lib
-from lmjax.train import guard, loss
+from lmjax.train import guard, loss, xla_options
 from lmjax.train import state as state_lib
 from lmjax.train.state import TrainState
 from lmjax.train.step import TrainStep, make_eval_step
@@ -235,7 +235,7 @@ def make_model(config: Config, dtype: Any, device: jax.Device, how: How = PLAINL
     )
 
 
-_PLATFORMS = {"cudnn": "gpu", "splash": "tpu", "flash": "tpu"}
+_PLATFORMS = {"cudnn": "gpu", "cudnn_offsets": "gpu", "splash": "tpu", "flash": "tpu"}
 
 
 def attention_kernel(config: Config, dtype: Any, device: jax.Device) -> Kernel:
@@ -412,6 +412,7 @@ def make_steps(
         prng=train.prng,
         num_sources=program.num_sources,
         judge=judge,
+        xla_options=xla_options.of(program.config, program.device, program.mesh.size),
     )
     eval_step = make_eval_step(sums, dict(tables), program.shardings.params, program.batch_sharding)
     return Steps(program, train_step, eval_step)

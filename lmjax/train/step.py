@@ -11,7 +11,8 @@ between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -63,6 +64,7 @@ class TrainStep:
         prng: str,
         num_sources: int,
         judge: guard_lib.Judge = guard_lib.judge,
+        xla_options: Mapping[str, Any] | None = None,
     ):
         self._sums, self._optimizer, self._schedule = sums, optimizer, schedule
         self._tables, self._seed, self._prng = tables, seed, prng
@@ -72,23 +74,21 @@ class TrainStep:
         total = Accumulated(state_shardings.params, replicated, replicated)
         params, state, rows = state_shardings.params, state_shardings, batch_sharding
         self.zeros = jax.jit(self._nothing, in_shardings=(params,), out_shardings=total)
-        self._next = jax.jit(
+        compiled = partial(jax.jit, donate_argnums=0, compiler_options=dict(xla_options or {}))
+        self._next = compiled(
             self._accumulate,
             in_shardings=(total, params, replicated, replicated, rows, replicated),
             out_shardings=total,
-            donate_argnums=0,
         )
-        self.update = jax.jit(
+        self.update = compiled(
             self._apply,
             in_shardings=(state, total, replicated),
             out_shardings=(state, replicated),
-            donate_argnums=0,
         )
-        self._fused = jax.jit(
+        self._fused = compiled(
             self._whole,
             in_shardings=(state, replicated, rows, replicated),
             out_shardings=(state, replicated),
-            donate_argnums=0,
         )
 
     def __call__(

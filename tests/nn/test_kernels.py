@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from lmjax.nn.kernels import blockwise, cudnn, dispatch, flash, plain, splash
+from lmjax.nn.kernels import blockwise, cudnn, cudnn_offsets, dispatch, flash, plain, splash
 from lmjax.nn.kernels.spec import AttentionSpec, Dropout, How, KeyValues, Tokens
 
 B, H, K = 2, 2, 16
@@ -211,3 +212,121 @@ def test_what_cudnn_is_asked_for(spec, bias, words):
     why_not = cudnn.why_not(spec, q_BTHK, kv, bias_1HTS, False)
     assert (why_not is None) if words is None else (words in why_not)
     assert "dropout" in cudnn.why_not(AttentionSpec(True), q_BTHK, kv, None, True)
+
+
+@jax.custom_vjp
+def no_gradient_outside(x, inside):
+    """x where it is read; its gradient is not written elsewhere, and may be anything there."""
+    return jnp.where(inside, x, 0)
+
+
+no_gradient_outside.defvjp(
+    lambda x, inside: (no_gradient_outside(x, inside), inside),
+    lambda inside, slope: (jnp.where(inside, slope, jnp.nan), None),
+)
+
+
+def by_offsets(q, k, v, *, q_seqlen, kv_seqlen, q_offsets, kv_offsets, scale, mask_type):
+    """What JAX says of its own function: segments by first position and length, -1: there is none.
+
+    As in the example of its docstring and in its test (`tests/fused_attention_stablehlo_test.py`).
+    """
+
+    def tokens_of(x, lengths, starts):
+        assert lengths.dtype == starts.dtype == jnp.int32
+        assert starts.shape == (lengths.shape[0], lengths.shape[1] + 1)
+        at = jnp.arange(x.shape[1])[None, :, None]
+        lengths, starts = lengths[:, None], starts[:, None, :-1]
+        inside = (starts >= 0) & (at >= starts) & (at < starts + lengths)
+        number = jnp.sum(inside * jnp.arange(1, lengths.shape[2] + 1), axis=2)
+        return Tokens(number, jnp.broadcast_to(at[..., 0], number.shape))
+
+    queries, keys = tokens_of(q, q_seqlen, q_offsets), tokens_of(k, kv_seqlen, kv_offsets)
+    reals = [(of.segment_ids > 0)[..., None, None] for of in (queries, keys, keys)]
+    q, k, v = (no_gradient_outside(x, real) for x, real in zip((q, k, v), reals, strict=True))
+    causal = mask_type == cudnn_offsets.library.MaskType.CAUSAL
+    spec = AttentionSpec(causal=causal)
+    o = plain.attend(spec, q * scale, KeyValues(k, v), queries, keys, None, None)
+    return jnp.where(reals[0], o, jnp.nan)
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """A machine whose GPU and cuDNN have offsets."""
+    library = cudnn_offsets.library
+    monkeypatch.setattr(library, "check_compute_capability", lambda capability: True)
+    monkeypatch.setattr(library, "check_cudnn_version", lambda: 91_000)
+    monkeypatch.setattr(
+        library, "is_cuda_compute_capability_equal", lambda capability: False, raising=False
+    )
+
+
+@pytest.fixture
+def offsets_emulated(monkeypatch, hopper):
+    monkeypatch.setattr(cudnn_offsets.library, "dot_product_attention", by_offsets)
+    monkeypatch.setattr(cudnn, "attend", Plain.attend)
+    monkeypatch.setattr(cudnn, "_TYPES", (jnp.float32,))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("most", [2, 32])
+@pytest.mark.usefixtures("offsets_emulated")
+def test_offsets_are_the_plain_one(causal, most, monkeypatch):
+    """Of two segments at most, too: then rows of three go by a mask."""
+    monkeypatch.setattr(cudnn_offsets, "_MOST_SEGMENTS", most)
+    packed = tokens([20, 1, 13], [30], length=40)
+    assert_same(cudnn_offsets, AttentionSpec(causal), packed, packed)
+
+
+@pytest.mark.usefixtures("offsets_emulated")
+def test_offsets_look_at_an_encoder():
+    queries, keys = tokens([6, 10, 2], [30], length=30), tokens([80, 60], [100], length=150)
+    given = (AttentionSpec(False), *make(queries, keys), queries, keys, None)
+    seen = np.isin(queries.segment_ids, (1, 2))  # the third segment has no keys to look at
+    found, expected = (kernel.attend(*given) for kernel in (cudnn_offsets, Plain))
+    np.testing.assert_allclose(found[seen], expected[seen], atol=1e-5)
+    only = tokens([6, 12], [30], length=30)
+    assert_same(cudnn_offsets, AttentionSpec(False), only, keys)
+
+
+@pytest.mark.usefixtures("hopper")
+def test_offsets_lower_to_one_call_of_cudnn():
+    """Forward and back, by JAX's own function, for GPUs that need not be here."""
+    packed = tokens([5, 3], [7], length=8)
+    q_BTHK, kv = make(packed, packed, dtype=jnp.bfloat16)
+    given = (AttentionSpec(True), q_BTHK, kv, packed, packed, None)
+    assert cudnn_offsets.why_not(*given[:3], None, False) is None
+    step = jax.jit(lambda q, kv: outcome(cudnn_offsets, given[0], q, kv, *given[3:]))
+    text = step.trace(q_BTHK, kv).lower(lowering_platforms=("cuda",)).as_text()
+    for name in ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"):
+        calls = [line for line in text.splitlines() if f"@{name}(" in line]
+        assert len(calls) == 1
+        most = cudnn_offsets._MOST_SEGMENTS
+        assert re.search(rf"max_seg_per_batch\W+(22: )?{most}\b", calls[0])
+
+
+@pytest.mark.parametrize(
+    ("spec", "kv_heads", "bias", "words"),
+    [
+        (AttentionSpec(True), 2, False, None),
+        (AttentionSpec(True, how=ONE), 2, False, "one text"),
+        (AttentionSpec(True, window=4), 2, False, "windows"),
+        (AttentionSpec(True), 1, False, "grouped heads"),
+        (AttentionSpec(True), 2, True, "no bias"),
+        (AttentionSpec(True, alibi=True), 2, False, "ALiBi"),
+    ],
+)
+@pytest.mark.usefixtures("hopper")
+def test_what_offsets_are_asked_for(spec, kv_heads, bias, words):
+    packed = tokens([5, 3], [7], length=8)
+    q_BTHK, kv = make(packed, packed, kv_heads, dtype=jnp.bfloat16)
+    bias_1HTS = jnp.zeros((1, H, 8, 8)) if bias else None
+    why_not = cudnn_offsets.why_not(spec, q_BTHK, kv, bias_1HTS, False)
+    assert (why_not is None) if words is None else (words in why_not)
+
+
+def test_offsets_need_a_gpu_of_today():
+    packed = tokens([5, 3], [7], length=8)
+    q_BTHK, kv = make(packed, packed, dtype=jnp.bfloat16)
+    why_not = cudnn_offsets.why_not(AttentionSpec(True), q_BTHK, kv, None, False)
+    assert "Hopper" in why_not

@@ -22,6 +22,7 @@ _FUSED: dict[str, tuple[str, ...]] = {
     "xla": (),
     "blockwise": (),
     "cudnn": ("cudnn",),
+    "cudnn_offsets": ("cudnn_offsets", "cudnn"),
     "splash": ("splash", "flash"),  # splash attention has no bias
     "flash": ("flash",),
 }

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lmjax.nn.position import Rope
 
-Kernel = Literal["xla", "blockwise", "cudnn", "splash", "flash"]
+Kernel = Literal["xla", "blockwise", "cudnn", "cudnn_offsets", "splash", "flash"]
 KERNELS = get_args(Kernel)
 
 
