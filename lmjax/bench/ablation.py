@@ -26,6 +26,7 @@ from lmjax.nn.model import Model
 from lmjax.train import data as data_lib
 from lmjax.train import setup
 from lmjax.train.data import Stores
+from lmjax.train.setup import Program
 
 AS_IS = "as it is"
 
@@ -57,8 +58,9 @@ class Row:
         return asdict(self)
 
 
-def switches(config: Config, platform: str) -> dict[str, dict[str, Any]]:
+def switches(program: Program) -> dict[str, dict[str, Any]]:
     """What can be other than it is: name -> fields of the config."""
+    config, platform = program.config, program.device.platform
     train, model, found = config.train, config.model, {}
     fused = {"gpu": ("cudnn", "cudnn_offsets"), "tpu": ("splash", "flash")}.get(platform, ())
     kernels = ("xla", "blockwise", *fused)
@@ -82,10 +84,14 @@ def switches(config: Config, platform: str) -> dict[str, dict[str, Any]]:
     if model.position == "relative":
         found["no bias of attention"] = {"model.position": "none"}
     if config.data.packing == "stream":
-        cross = not config.data.cross_documents
+        cross = not program.model.how.one_segment
         name = "attention over all documents" if cross else "attention within documents"
         found[name] = {"data.cross_documents": cross}
-    as_it_is = {name: value for name, value, _ in fields.leaves(config)}
+    as_it_is = {name: value for name, value, _ in fields.leaves(config)} | {
+        "train.attention": program.model.how.kernel,  # what 'auto' came to
+        "train.unroll_layers": program.model.unroll > 1,
+        "train.loss_chunk": program.loss_chunk,
+    }
     return {
         name: changes
         for name, changes in found.items()
@@ -104,7 +110,7 @@ def measure(config: Config, stores: Stores, seconds: float = 120.0) -> dict[str,
     """
     made = _Contender(config, stores)
     contenders = {AS_IS: made}
-    for name, changes in switches(config, made.platform).items():
+    for name, changes in switches(made.program).items():
         with contextlib.suppress(UserError):  # what this objective or machine cannot
             contenders[name] = _Contender(fields.replace(config, changes), stores)
     if "predict_at" in made.batches[0]:
@@ -130,11 +136,10 @@ class _Contender:
             program = replace(program, model=_FrozenBias(program.model))
         made = data_lib.all_train_batches(config, stores, program.objective)
         data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
-        self.platform = program.device.platform
         self.batches = [made(i) for i in range(_READY)]
         if every_logit:
             self.batches = [_ungathered(batch) for batch in self.batches]
-        self._program, self._cycle = program, itertools.cycle(self.batches)
+        self.program, self._cycle = program, itertools.cycle(self.batches)
         with program.context():
             self._steps = setup.make_steps(program, data.tables)
             self._stepper = Stepper(self._steps, program.init())
@@ -144,7 +149,7 @@ class _Contender:
 
     def block(self, seconds: float) -> float:
         """Steps a second."""
-        with self._program.context():
+        with self.program.context():
             return self._stepper.block(self._cycle, _BLOCK_STEPS, seconds)
 
 
