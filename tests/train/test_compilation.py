@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 
+import pytest
 import small_run
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_again_after_the_first_step(tmp_path):
     """Through evaluations, saves, new windows of metrics, and a restart's first steps."""
     arguments = [

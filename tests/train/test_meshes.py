@@ -161,6 +161,7 @@ def test_memory_on_a_mesh_is_near_xlas(mesh, text):
     assert 0.7 < sum(parts.values()) / peak < 1.3
 
 
+@pytest.mark.slow
 def test_muon_trains_alike_on_a_mesh(text):
     config = make_config(text, "gpt2", **{"optimizer.name": "muon"})
     losses, _ = Run(config).train(0, 5)
@@ -169,6 +170,7 @@ def test_muon_trains_alike_on_a_mesh(text):
     np.testing.assert_allclose(split, losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "bert"])
 def test_a_loss_by_chunks_is_the_plain_one_on_a_mesh(family, text):
     config = make_config(text, family)
