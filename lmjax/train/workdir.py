@@ -205,7 +205,7 @@ def parse(data: bytes, file: str) -> RunConfig:
                 "use the version of lmjax that wrote it"
             )
         source, changes = raw["source"], raw["changes"]
-        if source is not None and not (source["file"] and source["sha256"]):
+        if source is not None and not all(isinstance(source[k], str) for k in ("file", "sha256")):
             raise ValueError("its source has no name or hash")
         if not isinstance(changes, list):
             raise ValueError("its changes are no list")
