@@ -20,6 +20,7 @@ from lmjax.model_config import ModelConfig
 from lmjax.section import Section, fixed, free
 
 Scalar = bool | int | float | str | None
+Kernel = Literal["xla", "blockwise", "cudnn", "cudnn_offsets", "splash", "flash"]  # of attention
 
 
 def _named(value: Any) -> Any:
@@ -284,14 +285,12 @@ class TrainConfig(Section):
         "leave out steps whose loss or gradient norm is 6 standard deviations above the last 128",
     )
     z_loss: float = fixed(0.0, "weight of log(Z)^2, keeps logits small (PaLM: 1e-4)", ge=0)
-    attention: Literal["auto", "xla", "blockwise", "cudnn", "cudnn_offsets", "splash", "flash"] = (
-        free(
-            "auto",
-            "kernel: plain products (xla), the same a tile at a time (blockwise), cuDNN's (GPU; "
-            "cudnn_offsets: packed rows without a mask, from Hopper on), Pallas's (TPU; flash has "
-            "biases); 'auto': the fused one of the device, on a CPU blockwise; plain products for "
-            "what it cannot do",
-        )
+    attention: Literal["auto", Kernel] = free(
+        "auto",
+        "kernel: plain products (xla), the same a tile at a time (blockwise), cuDNN's (GPU; "
+        "cudnn_offsets: packed rows without a mask, from Hopper on), Pallas's (TPU; flash has "
+        "biases); 'auto': the fused one of the device, on a CPU blockwise; plain products for what "
+        "it cannot do",
     )
     loss_chunk: int | Literal["auto"] | None = free(
         "auto",

@@ -22,6 +22,7 @@ from lmjax.batch import Batch
 from lmjax.bench.stepper import Stepper
 from lmjax.config import Config
 from lmjax.errors import UserError
+from lmjax.nn.kernels.spec import kernels_of
 from lmjax.nn.model import Model
 from lmjax.train import data as data_lib
 from lmjax.train import setup
@@ -62,9 +63,9 @@ def switches(program: Program) -> dict[str, dict[str, Any]]:
     """What can be other than it is: name -> fields of the config."""
     config, platform = program.config, program.device.platform
     train, model, found = config.train, config.model, {}
-    fused = {"gpu": ("cudnn", "cudnn_offsets"), "tpu": ("splash", "flash")}.get(platform, ())
-    kernels = ("xla", "blockwise", *fused)
-    found |= {f"attention: {kernel}": {"train.attention": kernel} for kernel in kernels}
+    found |= {
+        f"attention: {kernel}": {"train.attention": kernel} for kernel in kernels_of(platform)
+    }
     found |= {
         "layers scanned": {"train.unroll_layers": False},
         "layers unrolled": {"train.unroll_layers": True},

@@ -24,21 +24,19 @@ from lmjax.batch import Batch, device_fields
 from lmjax.config import Config
 from lmjax.nn import stack
 from lmjax.nn.kernels import dispatch, plain
-from lmjax.nn.kernels.spec import KERNELS, AttentionSpec, How, KeyValues, Tokens
+from lmjax.nn.kernels.spec import (
+    AttentionSpec,
+    How,
+    KeyValues,
+    Tokens,
+    device_of,
+    kernels_of,
+)
 from lmjax.nn.position import alibi_slopes
 from lmjax.train import data as data_lib
 from lmjax.train import setup
 from lmjax.train.data import Stores
 
-_EVERYWHERE = ("cpu", "gpu", "tpu")
-_PLATFORM = {
-    "xla": _EVERYWHERE,
-    "blockwise": _EVERYWHERE,
-    "cudnn": ("gpu",),
-    "cudnn_offsets": ("gpu",),
-    "splash": ("tpu",),
-    "flash": ("tpu",),
-}
 _TIMES = 4  # calls in a block
 
 
@@ -138,10 +136,8 @@ def _random(
 
 def _measure(given: _Given, platform: str, seconds: float) -> Layer:
     truth, kernels, failed = _reference(_first_row(given)), {}, {}
-    for name in KERNELS:
-        if platform not in _PLATFORM[name]:
-            continue
-        if _PLATFORM[name] != _EVERYWHERE:
+    for name in kernels_of(platform):
+        if device_of(name) is not None:
             module = importlib.import_module(f"lmjax.nn.kernels.{name}")
             why_not = module.why_not(given.spec, given.q_BTHK, given.kv, given.bias_1HTS, False)
             if why_not is not None:

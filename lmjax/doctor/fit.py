@@ -17,7 +17,7 @@ from lmjax.doctor.report import Section
 from lmjax.errors import UserError
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
-from lmjax.train import describe, setup
+from lmjax.train import describe, setup, sizing
 from lmjax.train import device as device_lib
 from lmjax.train.console import count, duration, size
 
@@ -68,15 +68,15 @@ def fit(config: Config, devices: Sequence[jax.Device], measured: float | None = 
     dtype, _ = device_lib.compute_dtype(config.train.dtype, devices[0])
     ids = Ids(num_ids=config.tokenizer.vocab_size, num_rows=config.model.vocab_size)
     row = flops.lengths(objectives.make(config, ids).spec(1))
-    micro, split = setup.rows_of_micro_batch(config, row, dtype, mesh), rules_lib.split(mesh)
+    micro, split = sizing.rows_of_micro_batch(config, row, dtype, mesh), rules_lib.split(mesh)
     batch = config.train.global_batch_size
     parts = flops.memory(
         config,
         row,
         micro // split.rows,
-        setup.computing(config, dtype, mesh),
+        sizing.computing(config, dtype, mesh),
         accumulates=micro < batch,
-        chunk=setup.chunk_of_loss(config, row, dtype, micro, mesh),
+        chunk=sizing.chunk_of_loss(config, row, dtype, micro, mesh),
     )
     rate = describe.expected_rate(devices[0], len(devices), dtype, measured)
     step_flops = flops.flops_per_row(config.model, row).full * batch

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
@@ -27,24 +26,20 @@ from lmjax.data import pieces as pieces_lib
 from lmjax.data import tokenizer as tokenizer_lib
 from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.errors import UserError
-from lmjax.nn.kernels.spec import PLAINLY, How, Kernel
+from lmjax.nn.kernels.spec import PLAINLY, How
 from lmjax.nn.model import Model
 from lmjax.optim.dims import axis_names
 from lmjax.optim.optimizer import make_optimizer
 from lmjax.optim.schedule import Schedule, make_schedule
-from lmjax.parallel import hosts
 from lmjax.parallel import mesh as mesh_lib
 from lmjax.parallel import rules as rules_lib
 from lmjax.train import device as device_lib
-from lmjax.train import guard, loss, xla_options
+from lmjax.train import guard, loss, sizing, xla_options
 from lmjax.train import state as state_lib
 from lmjax.train.state import TrainState
 from lmjax.train.step import TrainStep, make_eval_step
 
 _UNROLL_UP_TO = 24  # layers; beyond, compile time grows faster than the gain (GPU experience)
-# Positions whose logits a CPU makes at a time: fewer add up the matrix's gradient too often, more
-# fall out of its caches (measured at vocabularies of 8,192 and 50,304).
-_CPU_CHUNK = 256
 
 
 def resolve(
@@ -112,7 +107,7 @@ class Program:
     @property
     def computing(self) -> flops.Computing:
         """How a device computes, as far as memory goes."""
-        return computing(self.config, self.model.dtype, self.mesh)
+        return sizing.computing(self.config, self.model.dtype, self.mesh)
 
     @property
     def row(self) -> flops.Lengths:
@@ -235,29 +230,6 @@ def make_model(config: Config, dtype: Any, device: jax.Device, how: How = PLAINL
     )
 
 
-_PLATFORMS = {"cudnn": "gpu", "cudnn_offsets": "gpu", "splash": "tpu", "flash": "tpu"}
-
-
-def attention_kernel(config: Config, dtype: Any, device: jax.Device) -> Kernel:
-    """The kernel that attention is asked to use on devices of this kind.
-
-    Raises:
-      UserError: the config wants one of another kind of device.
-    """
-    asked = config.train.attention
-    if asked == "auto":
-        if device.platform == "gpu":
-            return "cudnn" if dtype == jnp.bfloat16 else "xla"
-        return "splash" if device.platform == "tpu" else "blockwise"
-    needed = _PLATFORMS.get(asked, device.platform)
-    if device.platform != needed:
-        raise UserError(
-            f"config.train.attention={asked!r} is for a {needed.upper()}, and this is a "
-            f"{device.platform.upper()}; take 'auto' or 'xla'"
-        )
-    return asked
-
-
 def _rows_hold_one_text(config: Config, objective: Objective) -> bool:
     """Whether no row has several segments, as far as the config says."""
     data = config.data
@@ -287,11 +259,11 @@ def make_program(
     device = mesh_lib.device(mesh)
     dtype, reason = device_lib.compute_dtype(config.train.dtype, device)
     objective = objectives.make(config, ids)
-    kernel = attention_kernel(config, dtype, device)
+    kernel = sizing.attention_kernel(config, dtype, device)
     model = make_model(config, dtype, device, How(kernel, _rows_hold_one_text(config, objective)))
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate)
     row = flops.lengths(objective.spec(1))
-    micro_rows = rows_of_micro_batch(config, row, dtype, mesh)
+    micro_rows = sizing.rows_of_micro_batch(config, row, dtype, mesh)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
     axes = axis_names(state_lib.named_params(model, spec))
     optimizer = make_optimizer(config.optimizer, schedule, axes)
@@ -306,58 +278,11 @@ def make_program(
         mesh,
         sharding,
         micro_rows,
-        chunk_of_loss(config, row, dtype, micro_rows, mesh),
+        sizing.chunk_of_loss(config, row, dtype, micro_rows, mesh),
         abstract,
         shardings,
         reason,
     )
-
-
-def rows_of_micro_batch(config: Config, row: flops.Lengths, dtype: Any, mesh: Mesh) -> int:
-    """Rows computed at a time over all devices: as the config says, or as many as fit.
-
-    Raises:
-      UserError: the batch does not divide over the mesh.
-    """
-    batch, split = config.train.global_batch_size, rules_lib.split(mesh)
-    shards = split.rows
-    if batch % shards:
-        raise UserError(
-            f"config.train.global_batch_size={batch} does not divide over the {shards} parts that "
-            f"the mesh splits rows into; take a multiple of {shards}, fewer devices, or "
-            "config.mesh.preset=tensor"
-        )
-    micro = config.train.micro_batch_size
-    if micro == "auto":
-        budget = hosts.agreed(device_lib.memory_budget(mesh_lib.device(mesh)))
-        return flops.largest_micro_batch(config, row, budget, computing(config, dtype, mesh))
-    if micro % shards:
-        raise UserError(
-            f"config.train.micro_batch_size={micro} does not divide over the {shards} parts that "
-            f"the mesh splits rows into; take a multiple of {shards} or 'auto'"
-        )
-    return micro
-
-
-def computing(config: Config, dtype: Any, mesh: Mesh) -> flops.Computing:
-    """How the devices of a mesh compute, as far as memory goes."""
-    device = mesh_lib.device(mesh)
-    return flops.Computing(
-        dtype.itemsize,
-        rules_lib.split(mesh),
-        keeps_scores=attention_kernel(config, dtype, device) == "xla",
-        chunk_positions=_CPU_CHUNK if device.platform == "cpu" else None,
-    )
-
-
-def chunk_of_loss(
-    config: Config, row: flops.Lengths, dtype: Any, micro_rows: int, mesh: Mesh
-) -> int | None:
-    """As `flops.loss_chunk`, of micro-batches of so many rows over all devices."""
-    rows_per_device = micro_rows // rules_lib.split(mesh).rows
-    budget = hosts.agreed(device_lib.memory_budget(mesh_lib.device(mesh)))
-    how = computing(config, dtype, mesh)
-    return flops.loss_chunk(config, row, rows_per_device, budget, how)
 
 
 @dataclass(frozen=True)

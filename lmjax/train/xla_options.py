@@ -54,4 +54,7 @@ def _check(options: dict[str, Value]) -> None:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
-        raise UserError(f"config.train.xla_options: {reason}") from error
+        raise UserError(
+            f"config.train.xla_options: {reason}; take it out, or write it as this release of XLA "
+            "has it"
+        ) from error

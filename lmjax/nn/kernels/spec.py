@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from lmjax.config import Kernel
 from lmjax.nn.position import Rope
 
-Kernel = Literal["xla", "blockwise", "cudnn", "cudnn_offsets", "splash", "flash"]
-KERNELS = get_args(Kernel)
+_ONLY_ON = {"cudnn": "gpu", "cudnn_offsets": "gpu", "splash": "tpu", "flash": "tpu"}
+
+
+def device_of(kernel: Kernel) -> str | None:
+    """The one kind of device that has a kernel; None: all have it."""
+    return _ONLY_ON.get(kernel)
+
+
+def kernels_of(platform: str) -> list[Kernel]:
+    """Those that a kind of device has."""
+    return [kernel for kernel in get_args(Kernel) if device_of(kernel) in (None, platform)]
 
 
 @dataclasses.dataclass(frozen=True)
