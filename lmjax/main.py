@@ -33,6 +33,9 @@ _HELP_CONFIG = flags.DEFINE_bool("help_config", False, "List all config fields a
 def main(overrides: cli.Overrides) -> int:
     # Until the run has begun there is nothing to lose, and importing takes seconds.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(exit_codes.PREEMPTED))
+    from lmjax.data import allocator
+
+    allocator.keep_freed()  # before there are threads
     faults.arm(allowed=_TEST_FAULTS.value)
     from lmjax import runner
     from lmjax.parallel import hosts

@@ -13,7 +13,7 @@ import jax
 from lmjax import config_file, foreign, objectives, paths
 from lmjax.batch import Pieces
 from lmjax.config import Config
-from lmjax.data import allocator, cache
+from lmjax.data import cache
 from lmjax.errors import UserError
 from lmjax.parallel import hosts
 from lmjax.train import answers as answers_lib
@@ -67,7 +67,6 @@ def opened(request: Request) -> Iterator[tuple[Console, Workdir, RunConfig]]:
         raise UserError(
             "--workdir is missing; give --workdir=DIR, a folder for checkpoints, metrics and log"
         )
-    allocator.keep_freed()  # before there are threads
     run = run_config(request)  # a mistake in the config leaves no folder behind
     _check_hosts(run.config)
     hosts.wait("all have read the config")  # which the first is about to write

@@ -33,6 +33,7 @@ from absl import logging as absl_logging
 from etils import epath
 
 from lmjax import faults, paths
+from lmjax.data import allocator
 from lmjax.errors import UserError
 from lmjax.parallel import hosts
 from lmjax.train import fingerprint, stored, sums
@@ -149,6 +150,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state, save_args=chunked), meta=ocp.args.JsonSave(meta)
         )
+        allocator.saving(True)
         if step not in self._manager.all_steps():  # else its sums could not be written
             with paths.errors(self._directory):
                 self._manager.save(step, args=args)
@@ -165,6 +167,8 @@ class Checkpoints:
                 self._manager.close()
             self._manager = self._open()  # which takes the leftovers away
             raise
+        finally:
+            allocator.saving(False)
         faults.at("landed", step)
         if hosts.index() == 0:
             sums.write(os.fspath(self._directory), step)
