@@ -33,9 +33,9 @@ def keep_freed() -> None:
     _set(_ARENA_MAX, _ARENAS)
 
 
-def saving(begun: bool) -> None:
-    """Until it has ended, large arrays get pages of their own, which go back whole."""
-    _set(_MMAP_THRESHOLD, _MAPPED_BYTES_OF_SAVES if begun else _MAPPED_BYTES)
+def saving(going_on: bool) -> None:
+    """While a save is going on, its large arrays get pages of their own, which go back whole."""
+    _set(_MMAP_THRESHOLD, _MAPPED_BYTES_OF_SAVES if going_on else _MAPPED_BYTES)
 
 
 def _set(name: int, value: int) -> None:

@@ -151,9 +151,13 @@ class Checkpoints:
             state=ocp.args.StandardSave(state, save_args=chunked), meta=ocp.args.JsonSave(meta)
         )
         allocator.saving(True)
-        if step not in self._manager.all_steps():  # else its sums could not be written
-            with paths.errors(self._directory):
-                self._manager.save(step, args=args)
+        try:
+            if step not in self._manager.all_steps():  # else its sums could not be written
+                with paths.errors(self._directory):
+                    self._manager.save(step, args=args)
+        except BaseException:
+            allocator.saving(False)
+            raise
         self._landing = self._thread.submit(self._land, step)
 
     def _land(self, step: int) -> None:
