@@ -32,7 +32,7 @@ FLOORS = [
     {"families"},
     {"infer"},
     {"train"},
-    {"export"},
+    {"export", "curate"},
     {"bench"},
     {"runner", "opening", "training", "config_file", "main", "cli", "doctor"},
 ]

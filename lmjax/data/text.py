@@ -14,7 +14,7 @@ import itertools
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -134,7 +134,7 @@ def read_records(
     if text_split == "file":
         return _whole(file, content, skip)
     if text_split == "line":
-        return _lines(content, counts, skip)
+        return lines(content, counts, skip)
     if text_split == "paragraph":
         return _paragraphs(content, counts, skip)
     raise UserError(f"text_split={text_split!r}: unknown; use file, paragraph or line")
@@ -165,9 +165,14 @@ def normalise(data: bytes | str | None, counts: Counter[str]) -> str | None:
     return text
 
 
-def _lines(content: BinaryIO, counts: Counter, skip: int) -> Iterator[_Record]:
-    """Lines without their end, never holding more than `MAX_RECORD_BYTES` of one."""
-    number = 0
+def lines(
+    content: BinaryIO, counts: Counter[str] | None = None, skip: int = 0
+) -> Iterator[tuple[int, bytes | None]]:
+    """(number, line without its end) from number `skip` on; never more than `MAX_RECORD_BYTES`.
+
+    None: longer than that, and counted.
+    """
+    counts, number = Counter() if counts is None else counts, 0
     while line := content.readline(MAX_RECORD_BYTES):
         if too_long := len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
@@ -184,8 +189,8 @@ def _lines(content: BinaryIO, counts: Counter, skip: int) -> Iterator[_Record]:
 
 def _paragraphs(content: BinaryIO, counts: Counter, skip: int) -> Iterator[_Record]:
     number, held, size = 0, [], 0
-    lines = (line for _, line in _lines(content, Counter(), 0))
-    for line in itertools.chain(lines, [b""]):
+    found = (line for _, line in lines(content))
+    for line in itertools.chain(found, [b""]):
         if line is None or (line and not line.isspace()):
             size += MAX_RECORD_BYTES + 1 if line is None else len(line) + 1
             if size > MAX_RECORD_BYTES:
@@ -216,7 +221,7 @@ def _whole(file: str, content: BinaryIO, skip: int) -> Iterator[_Record]:
 def _jsonl(
     file: str, content: BinaryIO, text_key: str, counts: Counter, skip: int
 ) -> Iterator[_Record]:
-    for number, line in _lines(content, counts, skip):
+    for number, line in lines(content, counts, skip):
         if line is None or not line or line.isspace():
             continue
         try:
@@ -232,11 +237,16 @@ def _jsonl(
             yield number, text
             continue
         if number == 0 and isinstance(record, dict) and text_key not in record:
-            raise UserError(
-                f"{file}: the first record has no field {text_key!r}; it has "
-                f"{_listed(sorted(record)) or 'no fields'}; set text_key"
-            )
+            raise lacks_field(file, text_key, record)
         counts["no_text"] += 1
+
+
+def lacks_field(file: str, text_key: str, names: Iterable[str]) -> UserError:
+    """What is said of a file whose first record has these fields, and not that of the text."""
+    return UserError(
+        f"{file}: the first record has no field {text_key!r}; it has "
+        f"{_listed(sorted(names)) or 'no fields'}; set text_key"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
