@@ -32,6 +32,8 @@ from datatrove.pipeline.filters import (
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 from datatrove.utils.text import PUNCTUATION_SET, split_into_words
 
+from lmjax.curate.text_steps import UNKNOWN
+
 ENGLISH = "en"
 
 _MIN_ALPHABETIC = 0.8  # share of words, Gopher
@@ -40,7 +42,13 @@ _SHORT_LINE_WITHOUT_WORDS = 10  # characters; a Chinese one is worth about three
 # Words of these need packages of their own, or have no boundaries that spaCy's rules would find.
 _WITHOUT_WORDS = {"zh", "ja", "ko", "th", "lo", "km", "my", "bo", "vi", "dz"}
 _ANY = "ab"  # a language whose words the engine tells by spaCy's rules for any
-_WORD_RULES = ("gopher: n-grams", "gopher: words", "c4: sentences and phrases", "fineweb: lists")
+_N_GRAMS = "gopher: n-grams"  # of an unknown language any words do
+_WORD_RULES = (
+    _N_GRAMS,
+    "gopher: words",
+    "c4: words, sentences and phrases",
+    "fineweb: lists",
+)
 
 
 class GopherWords(GopherQualityFilter):
@@ -88,14 +96,16 @@ def _rules(language: str) -> Sequence[tuple[str, BaseFilter]]:
             ("c4", C4QualityFilter(filter_no_terminal_punct=False, language=code)),
             ("fineweb", FineWebQualityFilter(language=code)),
         )
-    c4 = C4QualityFilter(filter_no_terminal_punct=False, min_num_sentences=-1, filter_policy=False)
+    lines = {"filter_no_terminal_punct": False, "min_num_sentences": -1, "filter_policy": False}
     if not has_words(language):
-        repetition = GopherRepetitionFilter(top_n_grams=(), dup_n_grams=(), language=code)
+        c4 = C4QualityFilter(**lines, min_words_per_line=-1, max_word_length=-1)
+        none = {"top_n_grams": (), "dup_n_grams": ()} if language != UNKNOWN else {}
+        repetition = GopherRepetitionFilter(**none, language=code)
         fineweb = FineWebQualityFilter(
             short_line_length=_SHORT_LINE_WITHOUT_WORDS, new_line_ratio=math.inf, language=code
         )
         return ("repetition", repetition), ("c4", c4), ("fineweb", fineweb)
-    known = stop_words(language)
+    c4, known = C4QualityFilter(**lines), stop_words(language)
     gopher = GopherWords(
         min_avg_word_length=None,
         max_avg_word_length=None,
@@ -116,7 +126,7 @@ def left_out(language: str) -> list[str]:
     if language == ENGLISH:
         return []
     if not has_words(language):
-        return list(_WORD_RULES)
+        return [rule for rule in _WORD_RULES if language != UNKNOWN or rule != _N_GRAMS]
     none = [] if stop_words(language) else ["gopher: stop words, of which none are known"]
     return ["gopher: length of words", "c4: sentences and phrases", *none]
 
