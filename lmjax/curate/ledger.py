@@ -18,9 +18,10 @@ from lmjax.curate import cleaning, tally
 from lmjax.curate.recipe import Recipe
 from lmjax.curate.tally import Amount, Tally
 from lmjax.data import files as files_lib
+from lmjax.data import store
 from lmjax.errors import UserError
 
-FILE = "ledger.json"
+FILE = store.LEDGER
 FORMAT = 1
 
 # Beginnings of rules' names -> the step that they belong to, in the order of the funnel.
@@ -114,6 +115,7 @@ def make(
         "recipe": recipe.as_dict(),
         "tokens_are": recipe.tokenizer or "words and marks",
         "versions": {name: metadata.version(name) for name in ("lmjax", "datatrove")},
+        "summary": _summary(first.came, last.kept, {rule: dropped[rule] for rule in rules}),
         "in": _amount(first.came),
         "kept": _amount(last.kept),
         "dropped": {
@@ -138,6 +140,17 @@ def make(
         "masked": first.counts.get("masked", 0),
         "times": times,
         "files": {name: sum for name, sum in sorted(files.items()) if not name.startswith("work")},
+    }
+
+
+def _summary(came: Amount, kept: Amount, dropped: Mapping[str, Amount]) -> dict[str, int]:
+    """What a model card says."""
+    return {
+        "documents in": came.documents,
+        "bytes in": came.bytes,
+        **{f"dropped by {rule}": amount.documents for rule, amount in dropped.items()},
+        "documents kept": kept.documents,
+        "bytes kept": kept.bytes,
     }
 
 

@@ -35,6 +35,7 @@ BLOCKS_PER_SHARD = 1 << 13  # opening a shard and reading a record of it take lo
 _MAX_SHARDS = 1 << 12
 _MAX_BLOCK_SIZE = 1 << 15
 _PLAIN_BYTES_PER_TOKEN = 4  # compressed text has about one
+_MAX_LEDGER_BYTES = 256 << 20
 _JOURNAL_SECONDS = 2.0  # a kill costs no more work than this
 
 
@@ -333,6 +334,21 @@ def _finish(job: _Job, totals: _Totals) -> dict[str, Any]:
     with files_lib.writing(folder):
         os.makedirs(folder, exist_ok=True)
     job.tokenizer.save(folder)
+    if (ledger := _ledger(job.files)) is not None:
+        files_lib.write_whole(os.path.join(job.output, store.LEDGER), ledger)
     content = json.dumps(manifest, indent=2) + "\n"
     files_lib.write_whole(os.path.join(job.output, store.MANIFEST), content.encode())
     return manifest
+
+
+def _ledger(files: Sequence[str]) -> bytes | None:
+    """That of the one curation whose kept files these all are; None: they are not."""
+    folders = {os.path.dirname(os.path.dirname(os.path.abspath(file))) for file in files}
+    if len(folders) > 1 or any(paths.is_remote(file) for file in files):
+        return None
+    path = os.path.join(folders.pop(), store.LEDGER)
+    try:
+        content = paths.read_bytes(path, _MAX_LEDGER_BYTES)
+        return content if content and "summary" in json.loads(content) else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None  # some other file of that name

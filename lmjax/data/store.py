@@ -43,6 +43,7 @@ from lmjax.errors import UserError, reason
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer"
+LEDGER = "ledger.json"  # of the curation that the text is from; not every store has one
 ORIGIN_DTYPE = np.dtype([("file", "<u4"), ("record", "<u8")])
 _HASHED_BYTES = 1 << 26  # index files up to this are checked whole: 0.1 s
 _MAX_TOKENS_AT_ONCE = 1 << 22  # of blocks in memory while windows are cut from them

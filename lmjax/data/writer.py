@@ -21,7 +21,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from lmjax.data import files as files_lib
-from lmjax.data.store import ORIGIN_DTYPE, TOKENIZER, ends_crc32, file_entry
+from lmjax.data.store import LEDGER, ORIGIN_DTYPE, TOKENIZER, ends_crc32, file_entry
 from lmjax.errors import UserError
 
 _EMPTY = {"num_tokens": 0, "num_documents": 0, "num_bytes": 0, "shards": [], "pending_crc32": 0}
@@ -215,7 +215,8 @@ def _index_sizes(split: str, num_documents: int) -> dict[str, int]:
 
 _OURS = re.compile(
     r"(?:train|eval)(?:-\d+\.(?:arrayrecord|tokens\.raw)|\.(?:starts|origin)\.(?:raw|npy))"
-    r"(?:\.partial)?|progress\.(?:json|npz)(?:\.partial)?|manifest\.json\.partial|tokenizer"
+    r"(?:\.partial)?|progress\.(?:json|npz)(?:\.partial)?|(?:manifest|ledger)\.json\.partial|tokenizer|"
+    r"ledger\.json"
 )
 
 
@@ -230,7 +231,7 @@ def check_ours(output: str) -> None:
 
 def remove_leftovers(output: str, keep: dict[str, Any]) -> None:
     """Deletes what belongs to an unfinished store and not to the one whose manifest is `keep`."""
-    kept = {TOKENIZER}
+    kept = {TOKENIZER, LEDGER} if keep else {TOKENIZER}
     for entry in keep.get("splits", {}).values():
         kept |= {f["file"] for f in (*entry["shards"], entry["starts"], entry["origin"])}
     with files_lib.writing(output):

@@ -17,8 +17,6 @@ from lmjax.data.files import BUNDLED
 from lmjax.train import metrics, workdir
 from lmjax.train.workdir import RunConfig
 
-LEDGER = "ledger.json"  # what a curation of the text says that it did
-
 
 @dataclass(frozen=True)
 class Text:
@@ -135,7 +133,7 @@ def gather(path: str, step: int, meta: dict[str, Any]) -> Facts:
         ledger={
             f"{name}.{key}" if name else key: number
             for name, path in zip(names or ("",), run.config.data.paths, strict=True)
-            for key, number in _ledger(path).items()
+            for key, number in _ledger(path, _folder(run.config, meta, name)).items()
         },
         sources=tuple(texts) if names else (),
     )
@@ -180,22 +178,33 @@ def base_names(path: str) -> str:
 
 def _manifest(config: Config, sha256: str | None) -> dict[str, Any] | None:
     """The manifest with this hash, where its store is on this machine."""
-    data = config.data
-    folders = [path for path in (*data.paths, data.eval_path) if path is not None]
-    folder = cache.find_store(sha256, folders, data.cache_dir)
+    folder = _store(config, sha256)
     return None if folder is None else store.read_manifest(folder)[0]
 
 
-def _ledger(path: str) -> dict[str, int]:
-    """All whole numbers of a ledger in the folder of the text or store, or beside it."""
-    if paths.is_remote(path) or path.startswith(BUNDLED):
-        return {}
-    path = os.path.expanduser(path)
-    for folder in (path, os.path.dirname(path)):
-        file = Path(folder) / LEDGER
+def _store(config: Config, sha256: str | None) -> str | None:
+    data = config.data
+    folders = [path for path in (*data.paths, data.eval_path) if path is not None]
+    return cache.find_store(sha256, folders, data.cache_dir)
+
+
+def _folder(config: Config, meta: dict[str, Any], name: str) -> str | None:
+    """Of the store of a text, where it is on this machine."""
+    return _store(config, meta.get(f"data_sha256/{name}" if name else "data_sha256"))
+
+
+def _ledger(path: str, folder: str | None = None) -> dict[str, int]:
+    """What a ledger sums up, or all its numbers: in the store's folder, or beside the text."""
+    folders = [] if folder is None else [folder]
+    if not paths.is_remote(path) and not path.startswith(BUNDLED):
+        path = os.path.expanduser(path)
+        folders += [path, os.path.dirname(path)]
+    for folder in folders:
+        file = Path(folder) / store.LEDGER
         try:
-            return dict(_counts(json.loads(file.read_bytes())))
-        except (OSError, ValueError, RecursionError):
+            content = json.loads(file.read_bytes())
+            return dict(_counts(content.get("summary", content)))
+        except (OSError, ValueError, RecursionError, AttributeError):
             continue
     return {}
 

@@ -14,7 +14,10 @@ import curated
 
 from lmjax.curate import curation, ledger, quality, reading
 from lmjax.curate.recipe import Recipe
+from lmjax.data import files as files_lib
+from lmjax.data import prepare, store, tokenizer_training
 from lmjax.errors import UserError
+from lmjax.export import facts
 
 PASSAGES = curated.prose(40)
 SHORT = "This is a text of a few words only, and all of them are English words."
@@ -269,3 +272,18 @@ def test_the_tool_shows_the_funnel(tmp_path):
     assert "prepare_data.py --input=" in done.stdout
     assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "out" / "ledger.json").read_text())["format"] == 1
+
+
+def test_the_ledger_goes_with_the_store_to_the_card(whole, tmp_path):
+    found, out, _ = whole
+    folder = tmp_path / "tokenizer"
+    files = files_lib.find_files(f"{out}/kept/*")
+    tokenizer_training.train(files, str(folder), vocab_size=400, model_type="bpe")
+    prepare.prepare(files, str(folder), str(tmp_path / "store"))
+    store.Store.open(str(tmp_path / "store"), "train")
+    counts = facts._ledger("elsewhere", str(tmp_path / "store"))
+    assert counts["documents kept"] == found["kept"]["documents"]
+    assert counts["dropped by exact_duplicate"] == 10
+    again = prepare.prepare(files, str(folder), str(tmp_path / "store"))
+    assert (tmp_path / "store" / store.LEDGER).exists()
+    assert again["splits"]

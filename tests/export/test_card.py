@@ -15,6 +15,7 @@ from small_run import export
 
 from lmjax import config_file, families, runner
 from lmjax.config import Config
+from lmjax.data import store
 from lmjax.export import card, curve, facts, recipe, sections
 from lmjax.export.sections import Subject
 from lmjax.export.snippet import snippet
@@ -182,7 +183,7 @@ def test_what_is_not_known_is_named(subject):
 
 
 def test_a_ledger_is_shown_as_counts(tmp_path, subject):
-    (tmp_path / facts.LEDGER).write_text('{"kept": 5, "dropped": {"short": 2}, "name": "x"}')
+    (tmp_path / store.LEDGER).write_text('{"kept": 5, "dropped": {"short": 2}, "name": "x"}')
     for path in (tmp_path, tmp_path / "text.jsonl"):
         assert facts._ledger(str(path)) == {"kept": 5, "dropped.short": 2}
     assert "| dropped.short | 2 |" in sections.data(changed(subject, ledger={"dropped.short": 2}))
