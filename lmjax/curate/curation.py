@@ -55,6 +55,7 @@ def curate(
       UserError: an input cannot be read, a list or model is none, or the folder holds another
         curation.
     """
+    output = os.path.abspath(os.path.expanduser(output))
     shards = reading.shards(files)
     sizes = [paths.size(file) for file in files]
     head = {"key": "", "inputs": ledger.inputs(files_lib.short_names(files), sizes)}
@@ -75,18 +76,17 @@ def curate(
         _check(recipe)
         stages.quiet()
         made = None
-        built = stages.build(recipe, shards, output, head)
-        for stage in built:
-            workers = workers or (-1 if executor == "slurm" else os.cpu_count() or 1)
-            made = stages.executor(
-                executor, stage, output, workers, made, **(executor_settings or {})
-            )
-            if executor != "slurm":
-                with _told(stage, output, progress):
-                    made.run()
-                _require(stage, output)
+        workers = workers or (-1 if executor == "slurm" else os.cpu_count() or 1)
+        with stages.cluster(executor):
+            for stage in stages.build(recipe, shards, output, head):
+                more = executor_settings or {}
+                made = stages.executor(executor, stage, output, workers, made, **more)
+                if executor != "slurm":
+                    with _told(stage, output, progress):
+                        made.run()
+                    _require(stage, output)
         if executor == "slurm":
-            made.run()
+            made.run()  # and all before it
             return None
         ledger.clear(output)
         return ledger.read(output)

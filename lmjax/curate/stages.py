@@ -7,10 +7,11 @@ engine's own mark would also be there of a task that met a full disk.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -129,7 +130,8 @@ class _Ray(_Tasks, RayPipelineExecutor):
 
 
 class _Slurm(_Tasks, SlurmPipelineExecutor):
-    pass
+    def launch_merge_stats(self) -> None:
+        """There are tallies instead."""
 
 
 EXECUTORS = ("local", "ray", "slurm")
@@ -150,10 +152,33 @@ def executor(
     elif kind == "ray":
         made = _Ray(**common, **more)
     else:
-        common["workers"] = workers
-        made = _Slurm(**common, depends=before, job_name=f"curate_{stage.name}", **more)
+        common |= {
+            "workers": workers,
+            "depends": before,
+            "job_name": f"curate_{stage.name}",
+            "slurm_logs_folder": os.path.join(folder, "work", "logs", stage.name),
+        }
+        activate = os.path.join(sys.prefix, "bin", "activate")
+        if os.path.exists(activate):
+            common["venv_path"] = activate
+        made = _Slurm(**common, **more)
     made.stage, made.folder = stage.name, folder
     return made
+
+
+@contextlib.contextmanager
+def cluster(kind: str) -> Iterator[None]:
+    """Ray's, the one of RAY_ADDRESS or a new one on this machine; nothing for other executors."""
+    if kind != "ray":
+        yield
+        return
+    import ray
+
+    ray.init(logging_level="ERROR", log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def quiet() -> None:
