@@ -118,7 +118,10 @@ class _Tasks:
             for step in self.pipeline:
                 data = step(data, rank, self.world_size)
             deque(data or (), maxlen=0)
-        return PipelineStats()
+        stats = PipelineStats()
+        with self.logging_dir.open(f"stats/{rank:05d}.json", "w") as stream:  # which Ray's adds up
+            stats.save_to_disk(stream)
+        return stats
 
 
 class _Local(_Tasks, LocalPipelineExecutor):
