@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lmjax.curate import ledger
 
-_WIDTH = 44  # of the widest bar
+_WIDTH = 36  # of the widest bar
 _NAMES = 12  # of each balance
 _LEAST_SECONDS = 0.01  # that a rate is said of
 _EIGHTHS = " ▏▎▍▌▋▊▉"
