@@ -71,6 +71,7 @@ def _funnel(found: Mapping[str, Any]) -> Table:
 
 def _rules(found: Mapping[str, Any]) -> Table:
     table = Table("step", "rule", "documents", "bytes", "tokens", title="dropped by rule")
+    table.columns[1].overflow = "fold"  # names are those of folders: whole
     for column in table.columns[2:]:
         column.justify = "right"
     for rule, of in found["dropped"].items():
