@@ -10,6 +10,7 @@ python tools/bench.py --what=ablation --config=configs/bert_mini.py [--output=FI
 python tools/bench.py --what=attention --config=configs/t5_mini.py [--output=FILE.json]
 python tools/bench.py --what=packing --config=configs/bert_tiny.py [--output=FILE.json]
 python tools/bench.py --what=checks --config=configs/bert_tiny.py [--output=FILE.json]
+python tools/bench.py --what=curate --input=FILES [--output=FILE.json]
 """
 
 from absl import flags
@@ -19,11 +20,21 @@ from lmjax import cli
 _WHAT = flags.DEFINE_enum(
     "what",
     "train",
-    ["train", "startup", "checkpoint", "ablation", "attention", "input", "packing", "checks"],
+    [
+        "train",
+        "startup",
+        "checkpoint",
+        "ablation",
+        "attention",
+        "input",
+        "packing",
+        "checks",
+        "curate",
+    ],
     "What to measure: training steps; from the start of the process to the first step; what a save "
     "takes of a run; what each switch of a step is worth; kernels of attention; how fast batches "
     "are made; training steps with each packing; what the checks take of a step that let a run "
-    "survive faults.",
+    "survive faults; curation of text beside a chain of datatrove's own filters.",
 )
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
 _SUITE = flags.DEFINE_enum(
@@ -38,6 +49,9 @@ _AGAINST = flags.DEFINE_enum(
     ["hf"],
     "Beside transformers in the same run: train: its PyTorch model, eager and compiled; input: its "
     "collator.",
+)
+_INPUT = flags.DEFINE_string(
+    "input", None, "Of --what=curate: text files, globs or folders, comma-separated."
 )
 _SECONDS = flags.DEFINE_float("seconds", None, "How long; input: 6, else 60.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string(
@@ -67,6 +81,10 @@ def main(overrides: cli.Overrides) -> int:
         return _run_suite(overrides)
     if _AGAINST.value and _WHAT.value not in ("train", "input"):
         raise UserError(f"--against has no meaning for --what={_WHAT.value}; leave it out")
+    if (_WHAT.value == "curate") != (_INPUT.value is not None):
+        raise UserError("--input and --what=curate go together; give both or none")
+    if _WHAT.value == "curate":
+        return _curate()
     request = runner.Request(_CONFIG.value, None, overrides)
     config, batches, stores = runner.train_batches(request)
     title = f"{_WHAT.value}: {_CONFIG.value}"
@@ -108,6 +126,19 @@ def main(overrides: cli.Overrides) -> int:
     make_console().print(table)
     if _OUTPUT.value:
         report.write(_OUTPUT.value, _WHAT.value, config, figures, table)
+    return 0
+
+
+def _curate() -> int:
+    from lmjax.bench import curation, report
+    from lmjax.data import files
+    from lmjax.train.console import make_console
+
+    found = curation.measure(files.find_files(_INPUT.value), _SECONDS.value or 60.0)
+    table = report.curation_table(found, f"curate: {_INPUT.value}")
+    make_console().print(table)
+    if _OUTPUT.value:
+        report.write(_OUTPUT.value, _WHAT.value, None, found.as_dict(), table)
     return 0
 
 

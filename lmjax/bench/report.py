@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from rich.table import Table
@@ -27,7 +27,10 @@ from lmjax.bench.training import PEERS, Training
 from lmjax.config import Config
 from lmjax.train.console import count, duration
 
-_PACKAGES = ("lmjax", "jax", "numpy", "array_record", "grain", "transformers", "torch")
+if TYPE_CHECKING:
+    from lmjax.bench.curation import Curation  # whose packages are an extra
+
+_PACKAGES = ("lmjax", "jax", "numpy", "array_record", "grain", "transformers", "torch", "datatrove")
 
 
 def input_table(rates: InputRates, config: Config, title: str) -> Table:
@@ -112,6 +115,24 @@ def checks_table(found: Checks, title: str) -> Table:
         label = f"{name}, every {found.num_steps} steps"
         table.add_row(label, _milliseconds(seconds), f"{seconds / per_save:.2%}")
     table.add_row("all, of a step of", _milliseconds(step), f"{found.share:.2%}", style="bold")
+    return table
+
+
+def curation_table(found: Curation, title: str) -> Table:
+    """Rates of a whole curation and of each of its filters, per core."""
+    table = Table("", "takes", "documents/s", "MB/s", title=title)
+
+    def row(name: str, seconds: float, documents: int, size: int, **style: Any) -> None:
+        rates = ("", "")
+        if documents:
+            rates = (f"{documents / seconds:,.0f}", f"{size / seconds / 1e6:,.2f}")
+        table.add_row(name, f"{seconds:.2f} s", *rates, **style)
+
+    for name, (seconds, documents, size) in found.filters.items():
+        row(name.replace("_", " "), seconds, documents, size)
+    row("lmjax, all", found.seconds, found.documents, found.bytes, style="bold")
+    row("datatrove's own chain", found.engine_seconds, found.documents, found.bytes)
+    table.caption = f"lmjax to it: {found.ratio:.2f}x; medians of {found.blocks} runs, CPU seconds"
     return table
 
 
@@ -225,16 +246,14 @@ def markdown(table: Table) -> str:
     return "\n".join(lines + (["", str(table.caption)] if table.caption else []))
 
 
-def write(path: str, what: str, config: Config, figures: Mapping[str, Any], table: Table) -> None:
+def write(
+    path: str, what: str, config: Config | None, figures: Mapping[str, Any], table: Table
+) -> None:
     """Writes figures, and what they were measured of, to a JSON file; beside it the table (.md)."""
     versions = _versions()
     content = {
         "what": what,
-        "family": config.family,
-        "objective": config.objective.name,
-        "packing": config.data.packing,
-        "seq_len": config.data.seq_len,
-        "batch_size": config.train.global_batch_size,
+        **({} if config is None else _described(config)),
         **figures,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": _machine(),
@@ -246,6 +265,16 @@ def write(path: str, what: str, config: Config, figures: Mapping[str, Any], tabl
     below = f"{content['date']}; {content['machine']}; {packages}."
     text = f"**{table.title}**\n\n{markdown(table)}\n\n{below}\n"
     paths.write_bytes(str(Path(path).with_suffix(".md")), text.encode())
+
+
+def _described(config: Config) -> dict[str, Any]:
+    return {
+        "family": config.family,
+        "objective": config.objective.name,
+        "packing": config.data.packing,
+        "seq_len": config.data.seq_len,
+        "batch_size": config.train.global_batch_size,
+    }
 
 
 def _machine() -> str:

@@ -14,7 +14,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from lmjax.curate import blocking, quality, reading, writing
 from lmjax.curate.recipe import Recipe
-from lmjax.curate.tally import Amount, Tally, Time, TokenCounter
+from lmjax.curate.tally import Amount, Measure, Tally, Time
 from lmjax.curate.text_steps import UNKNOWN, Extract, Language, Mask, Repair
 
 UNREADABLE = "unreadable"
@@ -37,7 +37,7 @@ def judges(recipe: Recipe) -> list[Any]:
     if recipe.block_words:
         found.append(blocking.BlockWords(blocking.read_list(recipe.block_words)))
     if recipe.has("quality"):
-        found.append(quality.Quality())
+        found += [quality.Quality(family) for family in quality.FAMILIES]
     if recipe.classifier:
         found.append(
             blocking.Classifier(
@@ -65,7 +65,7 @@ class Clean(PipelineStep):
         self._recipe, self._shards, self._folder = recipe, list(shards), folder
         self._judges = judges(recipe)
         self._terms = blocking.Phrases(recipe.terms)
-        self._tokens = TokenCounter(recipe.tokenizer)
+        self._amount = Measure(recipe.tokenizer)
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         shard, recipe = self._shards[rank], self._recipe
@@ -98,7 +98,7 @@ class Clean(PipelineStep):
         meta = {"fields": record.fields, "language": UNKNOWN, "url": ""}
         meta["source"] = str(source) if isinstance(source, str | int) else shard.name
         document = Document(record.text, record.id, metadata=meta)
-        came = self._amount(document)
+        came = self._amount(document.text)
         tally.came.add(came)
         rule, balanced = None, False
         if record.wrong is not None:
@@ -109,7 +109,7 @@ class Clean(PipelineStep):
                 balanced = True
             rule = self._judge(judge, document, tally)
             if rule is not None:
-                amount = self._amount(document)
+                amount = self._amount(document.text)
                 break
         if not balanced and record.wrong is None:
             self._balance(tally.before, document)
@@ -118,7 +118,7 @@ class Clean(PipelineStep):
             if language not in tally.left_out and (left_out := quality.left_out(language)):
                 tally.left_out[language] = left_out
         if rule is None:
-            tally.kept.add(self._amount(document))
+            tally.kept.add(self._amount(document.text))
             lines.write(f"work/clean/{rank:05d}", packed(document))
             return
         tally.drop(rule, amount, document.id, document.text)
@@ -133,12 +133,8 @@ class Clean(PipelineStep):
         of.bytes += size
         return rule
 
-    def _amount(self, document: Document) -> Amount:
-        size = len(document.text.encode(errors="replace"))
-        return Amount(1, size, self._tokens(document.text))
-
     def _balance(self, kinds: dict[str, dict[str, Amount]], document: Document) -> None:
-        balance(kinds, document, self._amount(document), self._terms)
+        balance(kinds, document, self._amount(document.text), self._terms)
 
 
 def balance(

@@ -29,7 +29,7 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig
 
 from lmjax.curate import blocking, cleaning, writing
 from lmjax.curate.recipe import Recipe
-from lmjax.curate.tally import Amount, Tally, Time, TokenCounter, order
+from lmjax.curate.tally import Measure, Tally, Time, order
 from lmjax.curate.words import Words
 
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
@@ -188,16 +188,16 @@ class Output:
 
     def __init__(self, recipe: Recipe, folder: str) -> None:
         self._recipe, self._folder = recipe, folder
-        self._tokens = TokenCounter(recipe.tokenizer)
+        self._amount = Measure(recipe.tokenizer)
         self._terms = blocking.Phrases(recipe.terms)
         self._tally, self._lines = Tally(), writing.Lines(folder)
 
     def drop(self, rule: str, document: Document, rank: int) -> None:
-        self._tally.drop(rule, self._amount(document), document.id, document.text)
+        self._tally.drop(rule, self._amount(document.text), document.id, document.text)
         self._lines.write(f"dropped/{rule}/{rank:05d}", cleaning.dropped(document, rule))
 
     def keep(self, document: Document, rank: int) -> None:
-        amount = self._amount(document)
+        amount = self._amount(document.text)
         self._tally.kept.add(amount)
         cleaning.balance(self._tally.after, document, amount, self._terms)
         self._lines.write(f"kept/{rank:05d}", cleaning.kept(document))
@@ -207,10 +207,6 @@ class Output:
 
     def abandon(self) -> None:
         self._lines.abandon()
-
-    def _amount(self, document: Document) -> Amount:
-        size = len(document.text.encode(errors="replace"))
-        return Amount(1, size, self._tokens(document.text))
 
 
 class Drop:

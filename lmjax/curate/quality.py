@@ -18,7 +18,7 @@ import csv
 import functools
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import datatrove
@@ -30,14 +30,17 @@ from datatrove.pipeline.filters import (
     GopherRepetitionFilter,
 )
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
-from datatrove.utils.text import PUNCTUATION_SET, split_into_words
+from datatrove.utils.text import PUNCTUATION_SET, split_into_sentences, split_into_words
 
+from lmjax.curate.engine_words import EngineWords
 from lmjax.curate.text_steps import UNKNOWN
 
 ENGLISH = "en"
+FAMILIES = ("repetition", "gopher", "c4", "fineweb")
 
 _MIN_ALPHABETIC = 0.8  # share of words, Gopher
 _MIN_STOP_WORDS = 2
+_UNCOUNTED = -1  # of sentences, as the engine has it
 _SHORT_LINE_WITHOUT_WORDS = 10  # characters; a Chinese one is worth about three
 # Words of these need packages of their own, or have no boundaries that spaCy's rules would find.
 _WITHOUT_WORDS = {"zh", "ja", "ko", "th", "lo", "km", "my", "bo", "vi", "dz"}
@@ -73,52 +76,83 @@ class GopherWords(GopherQualityFilter):
         return True
 
 
-class Quality:
-    """Judges a document by the rules of its language; rules are named FAMILY_RULE."""
+class C4Lines(C4QualityFilter):
+    """C4's, which counts sentences only until there are enough: most texts have by their start."""
 
-    name = "quality"
+    def __init__(self, **settings: object) -> None:
+        super().__init__(filter_no_terminal_punct=False, **settings)
+        self._enough, self.min_num_sentences = self.min_num_sentences, _UNCOUNTED
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        before = doc.text
+        kept, why = get_filter_result(super().filter(doc))
+        if not kept:
+            return kept, why
+        sentences = 0
+        for line in doc.text.split("\n") if doc.text else ():
+            if sentences >= self._enough:
+                break
+            sentences += len(split_into_sentences(line, self.language))
+        if sentences < self._enough:
+            doc.text = before
+            return False, "too_few_sentences"
+        return True
+
+
+class Quality:
+    """Judges a document by one family of rules, as they are for its language: FAMILY_RULE."""
+
+    def __init__(self, family: str) -> None:
+        self.name = family
 
     def __call__(self, document: Document) -> str | None:
-        for family, judge in _rules(document.metadata["language"]):
-            kept, why = get_filter_result(judge.filter(document))
-            if not kept:
-                return f"{family}_{why.removeprefix(f'{family}_')}"
-        return None
+        judge = _rules(document.metadata["language"]).get(self.name)
+        if judge is None:
+            return None
+        kept, why = get_filter_result(judge.filter(document))
+        return None if kept else f"{self.name}_{why.removeprefix(f'{self.name}_')}"
 
 
 @functools.cache
-def _rules(language: str) -> Sequence[tuple[str, BaseFilter]]:
-    code = engine_code(language)
+def _rules(language: str) -> Mapping[str, BaseFilter]:
+    """By family."""
+    words = _engine_words(engine_code(language))
     if language == ENGLISH:
-        return (
-            ("repetition", GopherRepetitionFilter(language=code)),
-            ("gopher", GopherWords(language=code)),
-            ("c4", C4QualityFilter(filter_no_terminal_punct=False, language=code)),
-            ("fineweb", FineWebQualityFilter(language=code)),
-        )
-    lines = {"filter_no_terminal_punct": False, "min_num_sentences": -1, "filter_policy": False}
+        return {
+            "repetition": GopherRepetitionFilter(language=words),
+            "gopher": GopherWords(language=words),
+            "c4": C4Lines(language=words),
+            "fineweb": FineWebQualityFilter(language=words),
+        }
+    lines = {"min_num_sentences": _UNCOUNTED, "filter_policy": False}
     if not has_words(language):
-        c4 = C4QualityFilter(**lines, min_words_per_line=-1, max_word_length=-1)
         none = {"top_n_grams": (), "dup_n_grams": ()} if language != UNKNOWN else {}
-        repetition = GopherRepetitionFilter(**none, language=code)
-        fineweb = FineWebQualityFilter(
-            short_line_length=_SHORT_LINE_WITHOUT_WORDS, new_line_ratio=math.inf, language=code
-        )
-        return ("repetition", repetition), ("c4", c4), ("fineweb", fineweb)
-    c4, known = C4QualityFilter(**lines), stop_words(language)
+        return {
+            "repetition": GopherRepetitionFilter(**none, language=words),
+            "c4": C4Lines(**lines, min_words_per_line=-1, max_word_length=-1),
+            "fineweb": FineWebQualityFilter(
+                short_line_length=_SHORT_LINE_WITHOUT_WORDS, new_line_ratio=math.inf, language=words
+            ),
+        }
+    known = stop_words(language)
     gopher = GopherWords(
         min_avg_word_length=None,
         max_avg_word_length=None,
         min_stop_words=_MIN_STOP_WORDS if known else None,
         stop_words=known or None,
-        language=code,
+        language=words,
     )
-    return (
-        ("repetition", GopherRepetitionFilter(language=code)),
-        ("gopher", gopher),
-        ("c4", c4),
-        ("fineweb", FineWebQualityFilter(language=code)),
-    )
+    return {
+        "repetition": GopherRepetitionFilter(language=words),
+        "gopher": gopher,
+        "c4": C4Lines(**lines),
+        "fineweb": FineWebQualityFilter(language=words),
+    }
+
+
+@functools.cache
+def _engine_words(code: str) -> EngineWords:
+    return EngineWords(code)
 
 
 def left_out(language: str) -> list[str]:

@@ -26,7 +26,7 @@ class TokenCounter:
 
     def __call__(self, text: str) -> int:
         if self._path is None:
-            return sum(1 for _ in _MARKS.finditer(text))
+            return len(_MARKS.findall(text))
         if self._tokenizer is None:
             self._tokenizer = tokenizer_lib.load(self._path)
         return len(self._tokenizer.encode_batch([text])[0])
@@ -50,6 +50,20 @@ class Amount:
 
     def as_list(self) -> list[int]:
         return [self.documents, self.bytes, self.tokens]
+
+
+class Measure:
+    """The amount of a text; that of the last one is remembered."""
+
+    def __init__(self, tokenizer: str | None) -> None:
+        self._tokens = TokenCounter(tokenizer)
+        self._text, self._amount = "", Amount(1)
+
+    def __call__(self, text: str) -> Amount:
+        if text != self._text:
+            size = len(text.encode(errors="replace"))
+            self._text, self._amount = text, Amount(1, size, self._tokens(text))
+        return self._amount
 
 
 @dataclass

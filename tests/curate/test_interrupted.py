@@ -94,7 +94,9 @@ def test_slurm_gives_the_same_bytes(text, whole, tmp_path):
     bin = tmp_path / "bin"
     bin.mkdir()
     (bin / "sbatch").write_text(SBATCH.format(python=sys.executable))
-    (bin / "srun").write_text('#!/bin/bash\nwhile [[ "$1" =~ ^(-.*|[0-9]+)$ ]]; do shift; done\nexec "$@"\n')
+    (bin / "srun").write_text(
+        '#!/bin/bash\nwhile [[ "$1" =~ ^(-.*|[0-9]+)$ ]]; do shift; done\nexec "$@"\n'
+    )
     for tool in bin.iterdir():
         tool.chmod(0o755)
     folder = os.path.dirname(sys.executable)
