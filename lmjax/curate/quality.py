@@ -178,13 +178,19 @@ def engine_code(language: str) -> str:
 
 @functools.cache
 def _spacy_languages() -> dict[str, str]:
-    """{ISO 639-1 code: the engine's} of languages that it gives to spaCy."""
+    """{ISO 639-1 code: the engine's} of languages that it gives to spaCy.
+
+    In the script that they are mostly written in, which the engine's code says: without it, the
+    engine takes the last script of its list, and so a tokenizer of Maltese for Arabic.
+    """
     file = Path(datatrove.__file__).parent / "assets" / "tokenizer_assignment.csv"
     with open(file, newline="", encoding="utf-8") as stream:
         return {
-            row["code_1"]: row["code_3"]
+            row["code_1"]: f"{row['code_3']}_{row['script']}"
             for row in csv.DictReader(stream)
-            if row["code_1"] and row["type"] == "SpaCyTokenizer" and row["default_code_1"] == "TRUE"
+            if row["code_1"]
+            and row["type"] == "SpaCyTokenizer"
+            and row["default_code_1"] == row["default_script"] == "TRUE"
         }
 
 

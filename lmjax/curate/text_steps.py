@@ -6,6 +6,7 @@ which the document is dropped, or None.
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cached_property
 from typing import Any
@@ -55,6 +56,10 @@ class Extract:
     def _process(self, html: str) -> str | None:
         if self._sandbox is None:
             import trafilatura  # noqa: F401  so that the process need not, whose start is timed
+
+            # Of pages without text, which the ledger tells of.
+            logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+            logging.getLogger("readability").setLevel(logging.CRITICAL)
 
             self._sandbox = ExtractorSandbox(timeout=_EXTRACTION_SECONDS, warmup_text="")
         return self._sandbox.process_document(html, self._extractor.extract)
