@@ -36,16 +36,22 @@ class EngineWords(WordTokenizer):
         return self._words
 
     def sent_tokenize(self, text: str) -> list[str]:
-        return self._engine.sent_tokenize(text)
+        return self._engine.sent_tokenize(_bearable(text))
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        return self._engine.span_tokenize(text)
+        return self._engine.span_tokenize(_bearable(text))
 
     def _split(self, text: str) -> list[str]:
-        if not isinstance(self._engine, SpaCyTokenizer) or "IS_ALPHA" in text:  # which breaks spaCy
+        text = _bearable(text)
+        if not isinstance(self._engine, SpaCyTokenizer):
             return self._engine.word_tokenize(text)
         spacy = self._engine.tokenizer
         spacy.max_length = len(text) + 1
         full = len(spacy.vocab) >= _WORDS_KEPT
         with spacy.memory_zone() if full else contextlib.nullcontext():
             return strip_strings([token.text for token in spacy.make_doc(text)])
+
+
+def _bearable(text: str) -> str:
+    """Without a name of spaCy's own, at which it fails now and then, by what it has read before."""
+    return text.replace("IS_ALPHA", "")

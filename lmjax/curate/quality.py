@@ -44,6 +44,7 @@ _UNCOUNTED = -1  # of sentences, as the engine has it
 _SHORT_LINE_WITHOUT_WORDS = 10  # characters; a Chinese one is worth about three
 # Words of these need packages of their own, or have no boundaries that spaCy's rules would find.
 _WITHOUT_WORDS = {"zh", "ja", "ko", "th", "lo", "km", "my", "bo", "vi", "dz"}
+_MAIN = {"no": "nb"}  # languages of which spaCy has the main written form
 _ANY = "ab"  # a language whose words the engine tells by spaCy's rules for any
 _N_GRAMS = "gopher: n-grams"  # of an unknown language any words do
 _WORD_RULES = (
@@ -167,13 +168,17 @@ def left_out(language: str) -> list[str]:
 
 def has_words(language: str) -> bool:
     """Whether words of a language (ISO 639-1) can be told, by spaCy's rules alone."""
-    return language not in _WITHOUT_WORDS and language in _spacy_languages()
+    return language not in _WITHOUT_WORDS and _main(language) in _spacy_languages()
 
 
 def engine_code(language: str) -> str:
     """What the engine calls a language (ISO 639-3) whose words are told, or any."""
     known = _spacy_languages()
-    return known.get(language if has_words(language) else _ANY, known[_ANY])
+    return known.get(_main(language) if has_words(language) else _ANY, known[_ANY])
+
+
+def _main(language: str) -> str:
+    return _MAIN.get(language, language)
 
 
 @functools.cache
@@ -198,7 +203,7 @@ def _spacy_languages() -> dict[str, str]:
 def stop_words(language: str) -> list[str]:
     """Those that spaCy has of a language; none: empty."""
     try:
-        module = importlib.import_module(f"spacy.lang.{language}.stop_words")
+        module = importlib.import_module(f"spacy.lang.{_main(language)}.stop_words")
     except ImportError:
         return []
     return sorted(module.STOP_WORDS)

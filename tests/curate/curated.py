@@ -10,6 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 from small_run import CORPUS
 
+from lmjax.curate import curation
+from lmjax.curate.recipe import Recipe
+
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "curate.py"
 
@@ -38,6 +41,13 @@ def write(path, records):
     lines = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in records)
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     return path
+
+
+def curate(folder, records, name="text.jsonl", **recipe):
+    """Ledger and folder of records, curated in this process."""
+    path = write(folder / name, records)
+    out = str(folder / "out")
+    return curation.curate([str(path)], out, Recipe(**recipe), workers=1), out
 
 
 def run(*arguments, check=True, **settings):

@@ -45,12 +45,6 @@ def near(passage, rng, share=0.02):
     return " ".join(words)
 
 
-def curate(folder, records, name="text.jsonl", **recipe):
-    path = curated.write(folder / name, records)
-    out = str(folder / "out")
-    return curation.curate([str(path)], out, Recipe(**recipe), workers=1), out
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Prose, copies of it, things that are no prose, and records that cannot be read."""
@@ -73,7 +67,7 @@ def whole(tmp_path_factory):
         {"text": "  ", "id": "blank"},
     ]
     rng.shuffle(records)
-    found, out = curate(folder, records)
+    found, out = curated.curate(folder, records)
     return found, out, records
 
 
@@ -156,7 +150,7 @@ def test_a_finished_one_is_left_as_it_is(whole, tmp_path):
 
 def test_a_full_disk_leaves_nothing_undone(tmp_path, monkeypatch):
     records = [{"text": text, "id": str(i)} for i, text in enumerate(PASSAGES[:6])]
-    found, out = curate(tmp_path, records, steps=("language", "dedup"))
+    found, out = curated.curate(tmp_path, records, steps=("language", "dedup"))
     other = tmp_path / "other"
     path = curated.write(tmp_path / "text.jsonl", records)
     recipe = Recipe(steps=("language", "dedup"))
@@ -184,7 +178,7 @@ def test_shards_split_a_file_and_lose_nothing(tmp_path, monkeypatch):
     assert len(shards) > 3
     found = [record for shard in shards for record in reading.read(shard, "text", "file")]
     assert sorted(record.text for record in found) == sorted(r["text"] for r in records)
-    out, _ = curate(tmp_path, records, steps=("language",))
+    out, _ = curated.curate(tmp_path, records, steps=("language",))
     assert out["kept"]["documents"] == 50
 
 
@@ -215,7 +209,7 @@ def test_lists_caps_and_held_out_text(tmp_path):
     (tmp_path / "words.txt").write_text("# comment\nsnake oil\n")
     (tmp_path / "urls.txt").write_text("bad-pages.com\n")
     held_out = curated.write(tmp_path / "held_out.jsonl", [{"question": f"{secret}?", "n": 1}])
-    found, out = curate(
+    found, out = curated.curate(
         tmp_path,
         records,
         steps=("language",),
@@ -255,7 +249,7 @@ def test_lists_caps_and_held_out_text(tmp_path):
 )
 def test_a_mistake_is_one_line(tmp_path, recipe, words):
     with pytest.raises(UserError) as caught:
-        curate(tmp_path, [{"text": PASSAGES[0]}], **recipe)
+        curated.curate(tmp_path, [{"text": PASSAGES[0]}], **recipe)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
