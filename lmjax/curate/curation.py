@@ -72,8 +72,8 @@ def curate(
                 )
             ledger.clear(output)
             return found
-        _begin(output, head["key"])
         _check(recipe)
+        _begin(output, head["key"])
         stages.quiet()
         made = None
         workers = workers or (-1 if executor == "slurm" else os.cpu_count() or 1)
@@ -94,10 +94,14 @@ def curate(
 
 def _begin(output: str, key: str) -> None:
     """Notes which curation the folder is of."""
-    path = os.path.join(output, "work", _JOB)
+    work = os.path.join(output, "work")
+    path, begun = os.path.join(work, _JOB), None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, "rb") as stream:
-        if json.load(stream)["key"] == key:
-            return
+        begun = json.load(stream)["key"]
+    if begun == key:
+        return
+    if begun is not None and not os.path.exists(os.path.join(work, "seals")):
+        ledger.clear(output)  # a mistake ended it before anything was done
     others = [name for name in sorted(os.listdir(output)) if not name.startswith(".")]
     if others:
         raise UserError(

@@ -254,6 +254,14 @@ def test_a_mistake_is_one_line(tmp_path, recipe, words):
     assert "\n" not in str(caught.value)
 
 
+def test_after_a_mistake_the_same_folder_does(tmp_path):
+    records = [{"text": PASSAGES[0], "id": "a"}]
+    with pytest.raises(UserError, match="has no field 'body'"):
+        curated.curate(tmp_path, records, text_key="body")
+    found, _ = curated.curate(tmp_path, records)
+    assert found["kept"]["documents"] == 1
+
+
 def test_the_tool_shows_the_funnel(tmp_path):
     records = [{"text": text, "id": str(i)} for i, text in enumerate(PASSAGES[:5])]
     path = curated.write(tmp_path / "text.jsonl", [*records, {"text": SHORT}])
