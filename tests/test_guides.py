@@ -5,6 +5,7 @@ What needs a bucket, the Hub or a program of others is left out here: `tests/tes
 `tests/export/test_hub.py` have stand-ins for those.
 """
 
+import html
 import json
 import shutil
 
@@ -65,6 +66,11 @@ def place(tmp_path_factory):
     (root / "my_text" / "b.txt").write_text(rows[0])
     (root / "books").mkdir()
     (root / "books" / "one.txt").write_text(rows[1])
+    pages = [f"<html><body><article>{html.escape(text)}</article></body></html>" for text in rows]
+    (root / "pages").mkdir()
+    (root / "pages" / "a.jsonl").write_text(
+        "".join(f"{json.dumps({'html': page})}\n" for page in pages)
+    )
     (root / "lines.jsonl").write_text('{"text": "A line."}\n')
     held_out = "".join(f"{json.dumps({'text': text})}\n" for text in rows[:20])
     (root / "held_out.jsonl").write_text(held_out)

@@ -196,6 +196,7 @@ MISTAKES = [
         "no document has the 128 words",
         "lower --context_words",
     ),
+    ("bench --what=curate", "--input and --what=curate go together", "give both or none"),
     # text to be written
     (GENERATE + "--seed=1", "--prompt and --input are missing", "give --prompt=TEXT"),
     (GENERATE + "--prompt=a --input=b", "--prompt and --input are both given", "give --prompt"),
