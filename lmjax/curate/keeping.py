@@ -1,8 +1,9 @@
 """The stages after cleaning: duplicates are found, and what stays of the documents is written.
 
 Exact duplicates first, by a hash of the text; then near ones among what is left, by MinHash
-(Broder 1997). Both are the engine's, on disk, for any number of documents. Of duplicates that one
-stays which the engine finds first; which one that is depends on the texts and their order alone.
+(Broder 1997). Both are the engine's, on disk, for any number of documents. Of exact ones that stays
+which the engine finds first, of near ones the first that was read: both depend on the texts and
+their order alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from datatrove.pipeline.dedup import (
     ExactDedupSignature,
     ExactFindDedups,
     MinhashDedupBuckets,
-    MinhashDedupCluster,
     MinhashDedupFilter,
     MinhashDedupSignature,
 )
@@ -28,6 +28,7 @@ from datatrove.pipeline.dedup.exact_dedup import ExactDedupConfig
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 
 from lmjax.curate import blocking, cleaning, writing
+from lmjax.curate import near as near_lib
 from lmjax.curate.recipe import Recipe
 from lmjax.curate.tally import Measure, Tally, Time, order
 from lmjax.curate.words import Words
@@ -74,6 +75,7 @@ class Duplicates:
         self._exact = ExactDedupConfig(content_getter=_text)
         near = recipe.minhash
         self.num_buckets = near.num_buckets
+        self._min_similarity = near.min_similarity
         self._near = MinhashConfig(near.n_grams, near.num_buckets, near.hashes_per_bucket)
 
     def _at(self, name: str) -> str:
@@ -98,7 +100,8 @@ class Duplicates:
         return MinhashDedupBuckets(*found, config=self._near)
 
     def near_cluster(self) -> PipelineStep:
-        return MinhashDedupCluster(self._at("near/pairs"), self._at("near/found"), self._near)
+        at = [self._at(f"near/{name}") for name in ("signatures", "pairs", "clusters", "found")]
+        return near_lib.Cluster(*at, self._near, self._min_similarity)
 
     def near_filter(self, writer: Any = None) -> PipelineStep:
         return MinhashDedupFilter(self._at("near/found"), writer)

@@ -23,12 +23,14 @@ class MinHash:
     """Near-duplicates: `num_buckets` chances to agree in `hashes_per_bucket` minima each (LSH).
 
     Texts of Jaccard similarity s over `n_grams` words are found with the probability
-    1 - (1 - s^hashes)^buckets.
+    1 - (1 - s^hashes)^buckets. A text that was found goes only if one that stays has as large a
+    share of its minima as `min_similarity`: 0.6 leaves those of s < 0.5, but for one in 250.
     """
 
     n_grams: int = 5
     num_buckets: int = 20
     hashes_per_bucket: int = 9
+    min_similarity: float = 0.6
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The tool on small text: what goes, what stays, and that every document is accounted for."""
 
+import itertools
 import json
 import os
 import random
@@ -117,6 +118,19 @@ def test_copies_go_and_one_of_each_stays(whole):
     assert found["dropped"]["near_duplicate"]["documents"] >= 9
     for i in range(10):
         assert len({f"prose-{i}", f"exact-{i}"} & kept) == 1
+
+
+def test_of_a_chain_of_copies_none_goes_that_is_unlike_all_that_stay(tmp_path):
+    words = ["".join(letters) for letters in itertools.product("aeiou", "bcdfg", "hijkl", "mnopq")]
+    # of Jaccard similarity 0.85 with the next, then 0.71, 0.60, 0.49, ...
+    chain = [" ".join(words[20 * i : 20 * i + 240]) for i in range(20)]
+    records = [{"text": text, "id": str(i)} for i, text in enumerate(chain)]
+    _, out = curated.curate(tmp_path, records, steps=("dedup",))
+    stays = [curated.shingles(document["text"]) for document in curated.documents(f"{out}/kept")]
+    gone = [curated.shingles(doc["text"]) for doc in curated.documents(f"{out}/dropped")]
+    assert len(gone) >= 3
+    assert all(max(curated.jaccard(one, other) for other in stays) >= 0.5 for one in gone)
+    assert all(curated.jaccard(a, b) < 0.7 for a, b in itertools.combinations(stays, 2))
 
 
 def test_languages_are_judged_by_what_fits_them(whole):

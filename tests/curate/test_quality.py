@@ -1,7 +1,8 @@
 """Rules of quality beside the engine's own, and what they are judged by."""
 
-import contextlib
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -104,16 +105,16 @@ def test_pages_without_text_are_told_of_by_rule_alone(caplog):
 
 
 def test_a_classifier_drops_its_label(tmp_path):
-    fasttext = pytest.importorskip("fasttext")
+    pytest.importorskip("fasttext")
     (tmp_path / "train.txt").write_text(
         "__label__bad buy cheap pills now and win\n__label__good he walked home in the rain\n" * 20
     )
-    how = {"epoch": 50, "lr": 0.5, "loss": "ova", "thread": 1, "verbose": 0}
-    for _ in range(30):  # training now and then begins with memory that nobody has set
-        with contextlib.suppress(RuntimeError):
-            model = fasttext.train_supervised(str(tmp_path / "train.txt"), **how)
-            break
-    model.save_model(str(tmp_path / "model.bin"))
+    # In a process of its own: training begins with memory that nobody has set, mostly zeros there.
+    train = (
+        "import fasttext; fasttext.train_supervised('train.txt', epoch=50, lr=0.5, loss='ova', "
+        "thread=1, verbose=0).save_model('model.bin')"
+    )
+    subprocess.run([sys.executable, "-c", train], cwd=tmp_path, check=True)
     records = [
         {"text": "buy pills now and win cheap pills", "id": "bad"},
         {"text": "he walked in the rain", "id": "good"},
