@@ -12,11 +12,13 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import loguru
+import multiprocess
 import tqdm
 from datatrove.executor.base import PipelineExecutor
 from datatrove.executor.local import LocalPipelineExecutor
@@ -125,7 +127,18 @@ class _Tasks:
 
 
 class _Local(_Tasks, LocalPipelineExecutor):
-    pass
+    def run(self) -> None:
+        """The engine's own forks this process, which must not be where JAX is at work."""
+        ranks = self.get_incomplete_ranks()
+        if self.workers == 1:
+            for rank in ranks:
+                one = copy(self)
+                one.pipeline = deepcopy(self.pipeline)
+                one._run_for_rank(rank)
+            return
+        with multiprocess.get_context("forkserver").Pool(self.workers) as pool:
+            for _ in pool.imap_unordered(self._run_for_rank, ranks):
+                pass
 
 
 class _Ray(_Tasks, RayPipelineExecutor):

@@ -95,6 +95,8 @@ def test_every_language_has_rules_without_further_packages():
             quality.Quality(family)(document)
 
 
+# The engine's extractor forks; its tool has no JAX at work, and the child none of it either.
+@pytest.mark.filterwarnings("ignore:os.fork")
 def test_pages_without_text_are_told_of_by_rule_alone(caplog):
     extract, document = Extract(), Document("<html><body></body></html>", "x")
     try:
