@@ -16,31 +16,6 @@ from typing import Any
 from lmjax.config import Config
 from lmjax.model_config import ModelConfig
 
-# Dense bfloat16 peak of one chip by datasheet, FLOP/s; the first name found in the device's kind.
-PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-}
-
-
-# Memory of a chip by datasheet, for TPUs that a step is compiled for and that are not here.
-_MEMORY_GIB = {"v5 lite": 16, "v5e": 16, "v5": 95, "v6": 32}
-
-
-def memory_bytes(device_kind: str) -> int | None:
-    """Datasheet memory of a TPU; None where it is not known."""
-    return next((gib * 2**30 for name, gib in _MEMORY_GIB.items() if name in device_kind), None)
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Datasheet peak of a chip, FLOP/s; None where it is not known."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device_kind), None)
-
 
 @dataclass(frozen=True)
 class Lengths:

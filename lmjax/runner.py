@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 
-from lmjax import faults, flops, objectives, opening, paths
+from lmjax import chips, faults, flops, objectives, opening, paths
 from lmjax.config import Config
 from lmjax.data import pipeline
 from lmjax.errors import UserError
@@ -171,7 +171,7 @@ def _reporter(
 
 
 def _peak_flops(program: setup.Program) -> float | None:
-    peak = flops.peak_flops(program.device.device_kind)
+    peak = chips.peak_flops(program.device.device_kind)
     return None if peak is None else peak * program.mesh.devices.size
 
 

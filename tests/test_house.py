@@ -23,6 +23,7 @@ FLOORS = [
         "fields",
         "batch",
         "noise",
+        "chips",
         "flops",
         "paths",
         "confine",
@@ -32,7 +33,7 @@ FLOORS = [
     {"families"},
     {"infer"},
     {"train"},
-    {"export", "curate"},
+    {"export", "curate", "plan"},
     {"bench"},
     {"runner", "opening", "training", "config_file", "main", "cli", "doctor"},
 ]

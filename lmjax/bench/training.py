@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from lmjax import fields, flops
+from lmjax import chips, fields, flops
 from lmjax.batch import Batch, device_fields, num_real_tokens
 from lmjax.bench.stepper import Stepper
 from lmjax.config import Config
@@ -168,7 +168,7 @@ def measure(
         failed,
         per_row.full * config.train.global_batch_size,
         matmul,
-        flops.peak_flops(program.device.device_kind),
+        chips.peak_flops(program.device.device_kind),
         describe.memory(program),
     )
 

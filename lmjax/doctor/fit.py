@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
+from lmjax import chips, flops, objectives
 from lmjax import fields as fields_lib
-from lmjax import flops, objectives
 from lmjax.batch import Ids
 from lmjax.config import Config
 from lmjax.doctor import machine
@@ -166,6 +166,6 @@ def one(name: str, config: Config, devices: Sequence[jax.Device]) -> Section:
 
 
 def _measured(device: jax.Device) -> float | None:
-    if flops.peak_flops(device.device_kind) is not None:
+    if chips.peak_flops(device.device_kind) is not None:
         return None
     return machine.measured_rate(device)

@@ -13,7 +13,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from lmjax import flops, foreign, paths
+from lmjax import chips, foreign, paths
 from lmjax.doctor.report import Section
 from lmjax.errors import UserError
 from lmjax.train import device as device_lib
@@ -64,7 +64,7 @@ def devices(found: Sequence[Any]) -> Section:
         )
     dtype, reason = device_lib.compute_dtype("auto", first)
     section.add("computes in", f"{dtype.name}: {reason}")
-    rate, peak = measured_rate(first), flops.peak_flops(first.device_kind)
+    rate, peak = measured_rate(first), chips.peak_flops(first.device_kind)
     said = f"{count(rate)}FLOP/s in {dtype.name}, measured now"
     section.add("matrix product", said + (f", {rate / peak:.0%} of the datasheet" if peak else ""))
     if peak and rate < _SLOW * peak:

@@ -10,9 +10,9 @@ import jax
 from rich.console import Console as RichConsole
 from rich.table import Column, Table
 
+from lmjax import chips, flops, objectives
 from lmjax import config as config_lib
 from lmjax import fields as fields_lib
-from lmjax import flops, objectives
 from lmjax.batch import Pieces
 from lmjax.config import Config
 from lmjax.data.labelled import LabelledSet
@@ -67,7 +67,7 @@ def expected_rate(
       dtype: what it computes in.
       measured: from `device.matmul_flops`; None: measured now, where it is needed.
     """
-    peak = flops.peak_flops(device.device_kind)
+    peak = chips.peak_flops(device.device_kind)
     if peak is not None:
         basis = f"{_SHARE_OF_PEAK:.0%} of {count(peak)}FLOP/s, the datasheet peak"
         return Rate(peak * _SHARE_OF_PEAK * num_devices, basis)

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from lmjax import flops
+from lmjax import chips
 
 # More memory for activations does not make a CPU faster, it only makes a step longer in coming.
 _CPU_BUDGET = 8 * 2**30
@@ -52,7 +52,8 @@ def _limit(device: jax.Device) -> int | None:
     try:
         stats = device.memory_stats()
     except jax.errors.JaxRuntimeError:  # compiled for, but not here
-        return flops.memory_bytes(device.device_kind)
+        chip = chips.of(device.device_kind)
+        return None if chip is None else chip.memory
     return (stats or {}).get("bytes_limit")
 
 
