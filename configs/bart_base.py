@@ -11,6 +11,8 @@ parameters, no clipping, dropout 0.1, 24k steps of warm-up to 6e-4, then linearl
 
 Theirs had no dropout in the last tenth of the steps. `--dry_run` says what that costs on the
 machine at hand.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

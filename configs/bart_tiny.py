@@ -7,6 +7,8 @@ the decoder writes the whole text. Documents are kept apart, as many in a row as
 The decoder first learns to copy, then what to put in the place of a mask.
 2 minutes 5 seconds on 2 CPU cores, beside other work: held-out content loss 3.81, word frequencies
 alone 5.07.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -8,6 +8,8 @@ Devlin et al. 2019, appendix A.2: Adam 0.9/0.999, decay 0.01 except norms and bi
 1e-6, no bias correction, clip 1. They trained nine tenths of the steps on rows of 128; here all
 have 512.
 `--dry_run` says what that costs on the machine at hand.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

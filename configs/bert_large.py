@@ -8,6 +8,8 @@ and biases, dropout 0.1, 256 rows of 512, 10k of 1M steps of warm-up to 1e-4, th
 from their code: epsilon 1e-6, no bias correction, clip 1. They trained nine tenths of the steps on
 rows of 128; here all have 512.
 `--dry_run` says what that costs on the machine at hand.
+
+Fits v5e:4x4: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,8 @@ Masked LM learns word frequencies first and only then, suddenly, to look at neig
 about step 600. Short pieces and short rows, whose neighbours say most, bring that moment within the
 first minutes; with 2,048 pieces and rows of 64 it does not come in so short a run.
 2 minutes on 2 CPU cores: held-out content loss 3.41, word frequencies alone 5.09.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

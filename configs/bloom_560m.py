@@ -7,6 +7,8 @@ Le Scao et al. 2022, table 3: Adam 0.9/0.95, decay 0.1, clip 1, 256 rows of 2048
 warm-up to 3e-4, then a cosine that would reach 1e-5 at 410B tokens; it stops at 341B. Epsilon 1e-8
 and no decay on norms and biases are the defaults of their code (Megatron-DeepSpeed).
 `--dry_run` says what that costs on the machine at hand.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

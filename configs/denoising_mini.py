@@ -6,6 +6,8 @@
 The decoder restores the whole text, so it learns early (here at about step 1,100) to copy from what
 the encoder has read, which summaries and answers need. AdamW by the parameter's RMS (nanoT5) gives
 T5's large embeddings their share; docs/results.md has what comes of it.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

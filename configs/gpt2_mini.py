@@ -2,6 +2,8 @@
 
     python -m lmjax.main --config=configs/gpt2_mini.py --workdir=runs/gpt2_mini \
         --config.data.path='my_text/*.jsonl.zst'
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@ Shape: Radford et al. 2019. Recipe: Brown et al. 2020, table 2.1 and appendix B 
 batch, Adam 0.9/0.95, clip 1, decay 0.1, 375M tokens of warm-up, cosine to 10 %); 300B tokens.
 `--dry_run` says what that costs on the machine at hand. Without `data.path` it trains on the small
 corpus that comes with lmjax, which is enough to see it run and no more.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

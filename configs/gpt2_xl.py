@@ -8,6 +8,8 @@ Shape: Radford et al. 2019, whose rates are not published. Recipe: Brown et al. 
 of warm-up, cosine to 10 % over 260B of 300B tokens. Their rows have 2048 tokens, and their batches
 grow to full size over the first billions of tokens; here rows have GPT-2's 1024 and batches one
 size. `--dry_run` says what that costs on the machine at hand.
+
+Fits v5e:8x8: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

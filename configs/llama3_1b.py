@@ -9,6 +9,8 @@ rates are not published. Recipe: TinyLlama 1.1B (Zhang et al. 2024, section 2, a
 3T tokens. Its rows have 2048 tokens; here they have Llama 3's 8192 (Dubey et al. 2024, section
 3.4). The preset stretches rotations by 32 from the first step; Llama's were stretched later, for
 longer rows. `--dry_run` says what that costs on the machine at hand.
+
+Fits v5p:2x2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,8 @@ decay 0.1, clip 1, 2,000 steps of warm-up, cosine to 10 %.
 
 Not here: the last phase, of longer rows. The preset stretches rotations by 8 from the first step;
 theirs were stretched in that phase. `--dry_run` says what that costs on the machine at hand.
+
+Fits v5p:4x4x4: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

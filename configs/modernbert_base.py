@@ -15,6 +15,8 @@ Not here: batches that grow from 768 rows over the first 50B tokens; 250B tokens
 alone (there is one rate for all, so none). The rotations' base is 10,000 in all layers, as in this
 phase; for the later one `--config.model.rope_theta=160000.0`, the preset's, in the global ones.
 `--dry_run` says what that costs on the machine at hand.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

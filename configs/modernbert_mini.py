@@ -5,6 +5,8 @@
 
 Norms in front, rotated positions and 30 % of masks let so small an encoder use its context within
 minutes, where a post-norm one is still learning word frequencies.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

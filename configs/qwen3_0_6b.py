@@ -8,6 +8,8 @@ and optimizer are not published. Recipe: Brown et al. 2020, table 2.1 ("GPT-3 La
 appendix B: 2.5e-4, 0.5M tokens a batch, Adam 0.9/0.95, clip 1, decay 0.1, 375M tokens of warm-up,
 cosine to 10 % over 260B of 300B tokens; without its growing batches.
 `--dry_run` says what that costs on the machine at hand.
+
+Fits v5p:2x2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -8,6 +8,8 @@ of 512, 24k of 500k steps of warm-up to 6e-4, then linearly to 0; from their cod
 on all parameters, norms and biases included. 8k is taken as 8,192. Rows are full sentences (section
 4.2): they run on from one document into the next, behind a separator, and attention sees them all.
 `--dry_run` says what that costs on the machine at hand.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,8 @@
 Raffel et al. 2020, sections 3.1.2 and 3.1.4: Adafactor, 1/sqrt(max(step, 10^4)), dropout 0.1, 2^19
 steps of 2^16 tokens: 128 rows of 512 inputs and 114 targets; z-loss 1e-4 (their code). `--dry_run`
 says what that costs on the machine at hand.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@ Raffel et al. 2020, section 3.7: spans of 3 hide 15 %, 10^6 steps of 2,048 rows 
 114 targets, 1T tokens; section 3.1: Adafactor, 1/sqrt(max(step, 10^4)), dropout 0.1; z-loss 1e-4
 (their code). They mixed in supervised tasks; here all is span corruption. `--dry_run` says what
 that costs on the machine at hand.
+
+Fits v5e:4x4: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

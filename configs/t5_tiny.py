@@ -5,6 +5,8 @@
 Until about step 1000 the decoder is a language model of its own; then it finds its sentinel in the
 encoder, and what stands around it. Short pieces and rows bring that within minutes.
 2 minutes on 2 CPU cores: held-out content loss 3.64, word frequencies alone 5.08.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@ Shape: gated tanh-GELU, untied head, no dropout in pre-training (Shazeer 2020; t
 checkpoints of github.com/google-research/text-to-text-transfer-transformer). Recipe: Adafactor,
 1/sqrt(max(step, 10^4)), z-loss 1e-4, batches of 2^20 tokens, 10^6 steps, as mT5 of the same shape
 (Xue et al. 2021, section 3.2). `--dry_run` says what that costs on the machine at hand.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@ Tay et al. 2022, table 1 and section 4.2: seven denoisers in equal shares, each 
 rows of 512, 128 of them, 500k steps, Adafactor, 1/sqrt(step), no dropout, SwiGLU. Peak and z-loss
 are T5's. Text runs on from document to document, as in T5's code. `--dry_run` says what that costs
 on the machine at hand.
+
+Fits v5e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

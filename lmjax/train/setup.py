@@ -265,9 +265,10 @@ def make_program(
     row = flops.lengths(objective.spec(1))
     micro_rows = sizing.rows_of_micro_batch(config, row, dtype, mesh)
     spec = {k: jax.ShapeDtypeStruct(*v) for k, v in objective.spec(micro_rows).items()}
-    axes = axis_names(state_lib.named_params(model, spec))
+    plain = model.clone(how=PLAINLY)  # of the same shapes; kernels ask what devices are here
+    axes = axis_names(state_lib.named_params(plain, spec))
     optimizer = make_optimizer(config.optimizer, schedule, axes)
-    abstract, shardings = state_lib.abstract_state(model, optimizer, spec, mesh, counted(config))
+    abstract, shardings = state_lib.abstract_state(plain, optimizer, spec, mesh, counted(config))
     return Program(
         config,
         objective,

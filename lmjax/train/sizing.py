@@ -71,10 +71,13 @@ def rows_of_micro_batch(config: Config, row: flops.Lengths, dtype: Any, mesh: Me
 def computing(config: Config, dtype: Any, mesh: Mesh) -> flops.Computing:
     """How the devices of a mesh compute, as far as memory goes."""
     device = mesh_lib.device(mesh)
+    kernel = attention_kernel(config, dtype, device)
+    # No kernel of a device drops probabilities out: plain products take its place (`nn.kernels`).
+    plain = kernel == "xla" or (config.model.dropout > 0 and device_of(kernel) is not None)
     return flops.Computing(
         dtype.itemsize,
         rules_lib.split(mesh),
-        keeps_scores=attention_kernel(config, dtype, device) == "xla",
+        keeps_scores=plain,
         chunk_positions=_CPU_CHUNK if device.platform == "cpu" else None,
     )
 

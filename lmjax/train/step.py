@@ -11,9 +11,10 @@ between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -43,6 +44,33 @@ class Accumulated:
     tokens: jax.Array
 
 
+class Part(NamedTuple):
+    """One program of a step.
+
+    Attributes:
+      name: in words.
+      lowered: to be compiled.
+      runs: in a step.
+      held: bytes of what lies on each device while it runs, by kind.
+      beside: what of that is none of its arguments.
+    """
+
+    name: str
+    lowered: jax.stages.Lowered
+    runs: int
+    held: Mapping[str, int]
+    beside: frozenset[str] = frozenset()
+
+
+def _on_a_device(arrays: Any, shardings: Any) -> int:
+    """Bytes of a tree of arrays, or of their shapes, on each device."""
+    leaves = zip(jax.tree.leaves(arrays), jax.tree.leaves(shardings), strict=True)
+    return sum(
+        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, sharding in leaves
+    )
+
+
 class TrainStep:
     """(state, micro-batches, fresh window?) -> (state, metrics); see the module's docstring.
 
@@ -69,6 +97,7 @@ class TrainStep:
         self._sums, self._optimizer, self._schedule = sums, optimizer, schedule
         self._tables, self._seed, self._prng = tables, seed, prng
         self._num_sources, self._judge = num_sources, judge
+        self._shardings, self._rows = state_shardings, batch_sharding
         replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
         # A prefix of the tree: one sharding stands for all scalars below it.
         total = Accumulated(state_shardings.params, replicated, replicated)
@@ -122,6 +151,26 @@ class TrainStep:
         """The program of a step of one micro-batch; arguments may be shapes alone."""
         return self._fused.lower(state, self._tables, batch, False)
 
+    def parts(
+        self, state: TrainState, batch: dict[str, jax.Array], num_micro: int
+    ) -> Iterator[Part]:
+        """The programs of a step of so many micro-batches; arguments may be shapes alone."""
+        held = {
+            "parameters": _on_a_device(state.params, self._shardings.params),
+            "optimizer": _on_a_device(state.opt_state, self._shardings.opt_state),
+            "batch": _on_a_device(batch, dict.fromkeys(batch, self._rows)),
+        }
+        if num_micro == 1:
+            yield Part("step", self.lower(state, batch), 1, held)
+            return
+        total = jax.eval_shape(self.zeros, state.params)
+        held["gradients"] = _on_a_device(total.grads, self._shardings.params)
+        arguments = (total, state.params, state.step, self._tables, batch, 0)
+        accumulate = self._next.lower(*arguments)
+        yield Part("micro-batch", accumulate, num_micro, held, frozenset({"optimizer"}))
+        apply = self.update.lower(state, total, False)
+        yield Part("update", apply, 1, held, frozenset({"batch"}))
+
     def memory(
         self, state: TrainState, micro_batches: Sequence[dict[str, jax.Array]]
     ) -> int | None:
@@ -129,18 +178,11 @@ class TrainStep:
 
         Compiles anew what was compiled for the same arguments.
         """
-        rest = 0
-        if len(micro_batches) == 1:
-            lowered = self.lower(state, micro_batches[0])
-        else:
-            total = jax.eval_shape(self.zeros, state.params)
-            arguments = (total, state.params, state.step, self._tables, micro_batches[0], 0)
-            lowered = self._next.lower(*arguments)
-            leaves = jax.tree.leaves(state.opt_state)
-            rest = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
-        found = lowered.compile().memory_analysis()
+        part = next(self.parts(state, micro_batches[0], len(micro_batches)))
+        found = part.lowered.compile().memory_analysis()
         if found is None:
             return None
+        rest = sum(part.held[name] for name in part.beside)
         shared = found.alias_size_in_bytes
         given = found.argument_size_in_bytes + found.output_size_in_bytes - shared
         return rest + given + found.temp_size_in_bytes
