@@ -2,7 +2,7 @@
 
 XLA numbers the devices of a program by their places in the mesh, so the groups of a collective say
 which axes it goes over. Bodies of loops count as often as they run. An asynchronous collective is
-written wherever a part of it runs; its channel tells that these are one.
+written wherever a part of it runs, and counted where it begins.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# On TPUs: one that goes on beside several computations, and the computation in which it begins.
+_PART, _START = "chain_id", "AsyncCollectiveStart"
 _SIZES = {"pred": 1, "bf16": 2, "f8e4m3fn": 1, "f8e5m2": 1, "s4": 0.5, "u4": 0.5}
 
 
@@ -57,7 +59,7 @@ def received(kind: str, num_bytes: float, members: int) -> float:
     return (2 if kind == "all-reduce" else 1) * num_bytes * (members - 1) / members
 
 
-def total(found: Iterator[Collective] | Sequence[Collective]) -> list[Collective]:
+def total(found: Iterable[Collective]) -> list[Collective]:
     """One entry for each kind, axes and network; the most bytes first."""
     sums: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
     for each in found:
@@ -80,18 +82,16 @@ def of_program(
     """
     computations = _computations(hlo)
     runs = _runs(computations)
-    channels: dict[str, Collective] = {}
+    found = []
     for name, body in computations.items():
-        if not runs[name]:
-            continue
-        for line in body:
+        begins = any(_START in line for line in body)
+        for line in body if runs[name] else ():
+            if _PART in line and not begins:
+                continue
             one = _collective(line, name, axes, domains)
             if one is not None:
-                channel = re.search(r"channel_id=(\d+)", line)
-                key = channel[1] if channel else f"{name}: {line}"
-                again = one.times(runs[name])
-                channels[key] = max(again, channels.get(key, again), key=lambda c: c.count)
-    return total(list(channels.values()))
+                found.append(one.times(runs[name]))
+    return total(found)
 
 
 def _computations(hlo: str) -> dict[str, list[str]]:
