@@ -52,6 +52,7 @@ PROGRAMS = {
     "aws",
     "bash",
     "cd",
+    "docker",
     "echo",
     "export",
     "gcloud",
@@ -59,6 +60,7 @@ PROGRAMS = {
     "head",
     "hf",
     "jupyter",
+    "kubectl",
     "ls",
 }
 PROGRAMS |= {
@@ -68,6 +70,7 @@ PROGRAMS |= {
     "printf",
     "pytest",
     "ruff",
+    "sbatch",
     "sha256sum",
     "sleep",
     "sphinx-build",

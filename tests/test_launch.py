@@ -319,9 +319,8 @@ def test_what_hosts_are_told_to_run(place):
     program.chmod(0o755)
     # The first connection is lost; then the host is shut down, and all that it runs gets SIGTERM.
     lost = 'cd "$HOME"; timeout 0.3 bash -c "$COMMAND"; exit 255'
-    shut_down = 'cd "$HOME"; pkill -TERM -P "$(cat lmjax/run.pid)"; kill "$(cat lmjax/run.pid)"\n'
-    again = shut_down + 'bash -c "$COMMAND"'
-    code, said, verbs, _ = spot(place, INSTALLED, lost, again, INSTALLED, "exit 0")
+    shut_down = 'cd "$HOME"; kill $(cat lmjax/run.pid "$READY/pid"); bash -c "$COMMAND"'
+    code, said, verbs, _ = spot(place, INSTALLED, lost, shut_down, INSTALLED, "exit 0")
     assert code == 0
     assert verbs == ["create", "ssh", "ssh", "ssh", "delete", "create", "ssh", "ssh", "delete"]
     started = (place / "ready" / "started").read_text()
