@@ -23,10 +23,18 @@ _TEST_FAULTS = flags.DEFINE_bool(
     f"Only for tests: do what {faults.VARIABLE} says, which ends the run badly.",
 )
 _ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "Of several processes: HOST:PORT of the one with process_id 0."
+    "coordinator_address",
+    None,
+    "Of several processes: HOST:PORT of the one with process_id 0. SLURM, TPU pods and Kubernetes "
+    "say it, and the next two, by themselves.",
 )
-_NUMBER = flags.DEFINE_integer("num_processes", None, "Of several processes: how many.")
+_NUMBER = flags.DEFINE_integer(
+    "num_processes", None, "Of several processes: how many; 1: this one alone, whoever started it."
+)
 _INDEX = flags.DEFINE_integer("process_id", None, "Of several processes: this one's, from 0.")
+_JOIN_SECONDS = flags.DEFINE_integer(
+    "join_seconds", 300, "Of several processes: how long each waits for the others.", lower_bound=1
+)
 _HELP_CONFIG = flags.DEFINE_bool("help_config", False, "List all config fields and leave.")
 
 
@@ -38,11 +46,17 @@ def main(overrides: cli.Overrides) -> int:
     allocator.keep_freed()  # before there are threads
     faults.arm(allowed=_TEST_FAULTS.value)
     from lmjax import runner
-    from lmjax.parallel import hosts
+    from lmjax.parallel import joining
 
-    hosts.join(_ADDRESS.value, _NUMBER.value, _INDEX.value)
     if _HELP_CONFIG.value:
         return runner.help_config()
+    joining.join(
+        _ADDRESS.value,
+        _NUMBER.value,
+        _INDEX.value,
+        seconds=_JOIN_SECONDS.value,
+        say=cli.fail,
+    )
     request = runner.Request(
         config_file=_CONFIG.value,
         workdir=_WORKDIR.value,

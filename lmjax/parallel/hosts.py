@@ -1,4 +1,4 @@
-"""Several hosts, one process each: how they find each other, and how they decide alike.
+"""Several hosts, one process each: how they decide alike.
 
 Every process runs the same program on the same inputs. Wherever one of them sees something that the
 others may not (a signal, how much memory it has), what it sees is put to all of them, and all go by
@@ -7,57 +7,12 @@ the answer. With one process nothing here communicates.
 
 from __future__ import annotations
 
-import sys
-
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lmjax.errors import UserError
-
-_JOIN_SECONDS = 300
-# Longer than a run's own patience with a silent host, which ends it with a reason.
-_HEARTBEAT_SECONDS = 600
-_LEAVE_SECONDS = 30  # that a process waits for the others at its end
 _BITS = 31  # of a word
-
-
-def join(address: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes; call it before anything else of JAX.
-
-    Args:
-      address: HOST:PORT of process 0; None, like the others: there is one process.
-      num_processes: how many there are.
-      process_id: this one's, from 0.
-
-    Raises:
-      UserError: some of them are missing, or process 0 does not answer.
-    """
-    given = (address, num_processes, process_id)
-    if given == (None, None, None):
-        return
-    if None in given or not 0 <= process_id < num_processes:
-        raise UserError(
-            "--coordinator_address, --num_processes and --process_id belong together, with "
-            "process_id from 0 to num_processes - 1; give all three, or none for one process"
-        )
-    who = f"process {process_id} of {num_processes}"
-    print(f"{who}: waiting for all at {address}", file=sys.stderr, flush=True)
-    try:
-        jax.distributed.initialize(
-            address,
-            num_processes,
-            process_id,
-            initialization_timeout=_JOIN_SECONDS,
-            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_LEAVE_SECONDS,
-        )
-    except Exception as error:
-        raise UserError(
-            f"--coordinator_address={address}: {who} cannot join ({type(error).__name__}); start "
-            "all processes with the same address, that of a free port on the host of process 0"
-        ) from error
 
 
 def index() -> int:
