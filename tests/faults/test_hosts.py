@@ -1,19 +1,22 @@
-"""Two hosts, each a real process on this machine: other numbers of hosts, and one that stops."""
+"""Hosts, each a real process on this machine: other numbers of them, and one that stops."""
 
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import small_run
 
+from lmjax import batch as batch_lib
 from lmjax import faults
 from lmjax.data import files, prepare, tokenizer_training
 from lmjax.train import checkpoint, fingerprint, metrics, trained
@@ -43,10 +46,43 @@ def config_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    return os.environ | {
+    known = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    return known | {
         "XLA_FLAGS": "--xla_backend_optimization_level=1",  # one device each
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
     }
+
+
+def free_port(first=0):
+    """A port of localhost that nobody has, `first` or behind it; 0: any."""
+    for port in range(first, first + 4096):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("localhost", port))
+            return free.getsockname()[1]
+    raise AssertionError("no port is free")
+
+
+def by_flags(number):
+    """Flags and variables of each process."""
+    address = f"localhost:{free_port()}"
+    flags = [f"--coordinator_address={address}", f"--num_processes={number}"]
+    return [([*flags, f"--process_id={index}"], {}) for index in range(number)]
+
+
+def by_slurm(number):
+    """As srun starts them: with variables alone, and the port is that of the job's number."""
+    ports = 65536 - 4096
+    shared = {
+        "SLURM_JOB_ID": str(free_port(ports + os.getpid() % 2048) - ports),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_TASKS_PER_NODE": str(number),
+        "SLURM_NTASKS": str(number),
+        "SLURM_NODEID": "0",
+    }
+    return [
+        ([], shared | {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)})
+        for index in range(number)
+    ]
 
 
 @pytest.fixture
@@ -54,23 +90,17 @@ def start(config_file, environment):
     """Starts the processes of a run; they are gone afterwards."""
     started = []
 
-    def start(workdir, number, *arguments, fault=""):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
+    def start(workdir, number, *arguments, fault="", told=by_flags):
+        """A fault is of the last process."""
         command = [sys.executable, "-m", "lmjax.main", f"--config={config_file}"]
         command += [f"--workdir={workdir}", "--config.log.ledger=True", *arguments]
         processes = []
-        for index in range(number):
-            flags, variables = [], dict(environment)
-            if number > 1:
-                flags = [f"--coordinator_address={address}", f"--num_processes={number}"]
-                flags.append(f"--process_id={index}")
-            if fault:
-                flags, variables[faults.VARIABLE] = [*flags, "--test_faults"], fault
+        for index, (flags, variables) in enumerate(told(number) if number > 1 else [([], {})]):
+            if fault and index == number - 1:
+                flags, variables = [*flags, "--test_faults"], variables | {faults.VARIABLE: fault}
             process = subprocess.Popen(
                 [*command, *flags],
-                env=variables,
+                env=environment | variables,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -96,25 +126,79 @@ def rows(workdir, name="metrics.jsonl"):
     return small_run.comparable(metrics.read(workdir / name))
 
 
-def test_two_hosts_then_one_then_two(start, tmp_path):
-    """A preempted run goes on with other hosts: the same rows, the same curve."""
-    assert ended(start(tmp_path / "one", 1))[0] == [0]
-    workdir = tmp_path / "run"
-    for number, fault, code in ((2, "term@step:7", 75), (1, "term@step:14", 75), (2, "", 0)):
-        codes, said = ended(start(workdir, number, fault=fault))
+def test_any_number_of_hosts_gets_the_same_bytes(config_file, environment, tmp_path):
+    """The rows of all hosts, in the order of the run, are those of one."""
+    script, running = Path(__file__).with_name("host_batches.py"), []
+    for number in (1, 2, 4):
+        address = f"localhost:{free_port()}"
+        for index in range(number):
+            arguments = [config_file, tmp_path / f"run_{number}", tmp_path / f"{number}_{index}", 5]
+            arguments += [address, number, index] if number > 1 else []
+            command = [sys.executable, script, *arguments]
+            running.append(
+                subprocess.Popen(
+                    [str(argument) for argument in command],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+    codes, said = ended(running)
+    assert codes == [0] * 7, said
+    found = {
+        number: [np.load(tmp_path / f"{number}_{index}.npz") for index in range(number)]
+        for number in (1, 2, 4)
+    }
+    names = set(found[1][0].files)
+    assert {name.split("/")[0] for name in names} > {f"step {step}" for step in range(5)}
+    assert len({name.split("/")[0] for name in names}) > 6  # held-out chunks, too
+    row_names = {name: f"{name.split('/')[0]}/{batch_lib.INFO_PREFIX}row" for name in names}
+    for number, hosts in found.items():
+        for name in names:
+            whole, order = found[1][0][name], found[1][0][row_names[name]]
+            parts = [host[name] for host in hosts]
+            assert {len(part) for part in parts} == {len(whole) // number}
+            rows_R = np.concatenate([host[row_names[name]] for host in hosts])
+            union = np.concatenate(parts)[np.argsort(rows_R)]
+            assert union.dtype == whole.dtype
+            assert union.tobytes() == whole[np.argsort(order)].tobytes(), (number, name)
+
+
+def test_four_hosts_then_one_then_two_then_four(start, tmp_path):
+    """A preempted run goes on with other hosts, told by SLURM alone: the same rows and curve."""
+    fields = ("--config.train.num_steps=32", "--config.log.every=1")
+    codes, said = ended(start(tmp_path / "one", 1, *fields))
+    assert codes == [0], said
+    workdir, start_step = tmp_path / "run", 0
+    legs = [(4, "term@step:8", 75), (1, "term@step:16", 75), (2, "term@step:23", 75), (4, "", 0)]
+    for number, fault, code in legs:
+        codes, said = ended(start(workdir, number, *fields, fault=fault, told=by_slurm))
         assert codes == [code] * number, said
-    assert "going on from step 1" in said[0]
+        going_on = re.search(r"going on from step (\d+)", said[0])
+        assert (going_on is not None) == (start_step > 0)
+        if going_on:
+            assert int(going_on[1]) == start_step
+        start_step = small_run.saved_steps(workdir)[-1]
+        for index, text in enumerate(said):
+            told = f"process {index} of {number}: waiting for all at localhost:"
+            assert (told in text and "(found by SLURM)" in text) == (number > 1)
     assert rows(workdir, "ledger.jsonl") == rows(tmp_path / "one", "ledger.jsonl")
-    for mine, theirs in zip(rows(workdir), rows(tmp_path / "one"), strict=True):
+    pairs = list(zip(rows(workdir), rows(tmp_path / "one"), strict=True))
+    assert [mine["split"] for mine, _ in pairs].count("eval") == 4
+    np.testing.assert_allclose(pairs[0][0]["loss"], pairs[0][1]["loss"], rtol=1e-6)
+    for mine, theirs in pairs:
         assert (mine["step"], mine["split"]) == (theirs["step"], theirs["split"])
         np.testing.assert_allclose(mine["loss"], theirs["loss"], rtol=1e-5)
         assert mine["tokens"] == theirs["tokens"]
-    assert small_run.saved_steps(workdir) == [20, 24]
+    assert small_run.saved_steps(workdir) == [30, 32]
     # Only the first writes the run's files, and only it says what goes on.
     assert json.loads((workdir / "config.json").read_text())["source"]
-    assert "step 24/24" in said[0]
-    assert "step 24/24" not in said[1]
-    assert not (workdir / "hosts" / "1" / "config.json").exists()
+    assert "step 32/32" in said[0]
+    for index in (1, 2, 3):
+        assert "step 32/32" not in said[index]
+        own = {path.name for path in (workdir / "hosts" / str(index)).iterdir()}
+        assert not own & {"config.json", "tokenizer", "checkpoints"}
 
 
 def test_what_two_hosts_saved_is_restored_bit_for_bit_by_one(start, tmp_path):
