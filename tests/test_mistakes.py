@@ -114,6 +114,8 @@ MISTAKES = [
     (NEW + "--config.objective.name=mllm", "'mllm'", "there are 'clm', "),
     ("main --config={at}/gpt2.py", "--workdir is missing", "--workdir=DIR"),
     ("main --workdir={at}/nowhere", "nothing to run", "--config=FILE"),
+    (NEW + "--num_processes=2", "--num_processes and --process_id belong together", "all three"),
+    (NEW + "--join_seconds=0", "--join_seconds=0", "a positive integer"),
     ("inspect_batches --config={at}/gpt2.py --steps=3", "no range", "--steps=A:B"),
     # config files
     ("main --workdir={at}/new --config={at}/nope.py", "is not there", "see configs/"),

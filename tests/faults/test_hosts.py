@@ -167,7 +167,7 @@ def test_any_number_of_hosts_gets_the_same_bytes(config_file, environment, tmp_p
 
 def test_four_hosts_then_one_then_two_then_four(start, tmp_path):
     """A preempted run goes on with other hosts, told by SLURM alone: the same rows and curve."""
-    fields = ("--config.train.num_steps=32", "--config.log.every=1")
+    fields = ("--config.train.num_steps=32", "--config.log.every=1", "--config.model.num_layers=1")
     codes, said = ended(start(tmp_path / "one", 1, *fields))
     assert codes == [0], said
     workdir, start_step = tmp_path / "run", 0
@@ -191,6 +191,7 @@ def test_four_hosts_then_one_then_two_then_four(start, tmp_path):
         assert (mine["step"], mine["split"]) == (theirs["step"], theirs["split"])
         np.testing.assert_allclose(mine["loss"], theirs["loss"], rtol=1e-5)
         assert mine["tokens"] == theirs["tokens"]
+        assert mine.keys() == theirs.keys()
     assert small_run.saved_steps(workdir) == [30, 32]
     # Only the first writes the run's files, and only it says what goes on.
     assert json.loads((workdir / "config.json").read_text())["source"]
