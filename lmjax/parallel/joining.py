@@ -55,10 +55,12 @@ def join(
     if peers is None:
         return
     print(f"{peers}: waiting for all at {peers.place}", file=sys.stderr, flush=True)
+    why = f"others of the {peers.number} are missing"
+    if peers.index:
+        why = f"process 0 does not answer there, or {why}"
     late = (
-        f"{peers} has waited {seconds} s at {peers.place}: process 0 does not answer there, or "
-        f"others of the {peers.number} are missing; start all of them within that time "
-        "(--join_seconds), with an address that all can reach, or this one alone with "
+        f"{peers} has waited {seconds} s at {peers.place}: {why}; start all of them within that "
+        "time (--join_seconds), with an address that all can reach, or this one alone with "
         "--num_processes=1"
     )
     _within(seconds, lambda: _join(peers, seconds), late, say)
