@@ -315,17 +315,32 @@ class TrainConfig(Section):
 
 
 class MeshConfig(Section):
-    """How the devices are laid out: a mesh data x fsdp x tensor; sizes left out are 1."""
+    """How the devices are laid out: a mesh data x fsdp x tensor.
 
-    preset: Literal["data", "fsdp", "tensor"] = free(
-        "data", "the axis that takes all devices which the sizes below leave"
+    Sizes left out are 1, where the preset says nothing else.
+    """
+
+    preset: Literal["data", "fsdp", "tensor", "fsdp_tensor_sequence", "hybrid"] = free(
+        "data",
+        "data, fsdp, tensor: the axis that takes all devices which the sizes below leave; "
+        "fsdp_tensor_sequence: fsdp does, tensor is 2, and between the blocks tensor splits the "
+        "positions of a row; hybrid: data is the number of TPU slices or else of hosts, fsdp the "
+        "devices of each",
     )
-    data: int | None = free(None, "parts that only the rows of the batch are split into", gt=0)
+    data: int | None = free(
+        None,
+        "parts that only the rows of the batch are split into; under hybrid as many as slices or "
+        "hosts",
+        gt=0,
+    )
     fsdp: int | None = free(
         None, "parts that rows, parameters and optimizer state are split into", gt=0
     )
     tensor: int | None = free(
-        None, "parts that heads, inner MLP width and vocabulary are split into", gt=0
+        None,
+        "parts that heads, inner MLP width and vocabulary are split into; 2 of several devices "
+        "under fsdp_tensor_sequence",
+        gt=0,
     )
 
 

@@ -151,11 +151,19 @@ def flops_per_token(model: ModelConfig, row: Lengths) -> Flops:
 
 @dataclass(frozen=True)
 class Split:
-    """Into how many parts a mesh splits rows, state (parameters and moments), and inner widths."""
+    """Into how many parts a mesh splits what a step holds.
+
+    Attributes:
+      rows: of the batch.
+      state: parameters and moments.
+      tensor: heads, inner widths and vocabulary.
+      sequence: positions of the residual stream.
+    """
 
     rows: int = 1
     state: int = 1
     tensor: int = 1
+    sequence: int = 1
 
 
 @dataclass(frozen=True)

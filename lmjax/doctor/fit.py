@@ -28,6 +28,11 @@ _WAYS: tuple[dict[str, Any], ...] = (
     {"train.micro_batch_size": "auto", "train.remat": "full"},
     {"train.micro_batch_size": "auto", "mesh.preset": "fsdp"},
     {"train.micro_batch_size": "auto", "mesh.preset": "fsdp", "train.remat": "full"},
+    {
+        "train.micro_batch_size": "auto",
+        "mesh.preset": "fsdp_tensor_sequence",
+        "train.remat": "full",
+    },
 )
 
 

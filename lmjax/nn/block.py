@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from lmjax.model_config import ModelConfig
 from lmjax.nn import norm as norms
+from lmjax.nn import residual
 from lmjax.nn.attention import Attention, AttentionSpec, Context, Kept
 from lmjax.nn.mlp import MLP
 
@@ -109,4 +110,4 @@ class Block(nn.Module):
             x_BTD = norm(x_BTD + dropout(f(x_BTD)))
         else:
             x_BTD = x_BTD + dropout(norm(f(x_BTD)))
-        return nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))
+        return residual.constrained(x_BTD)

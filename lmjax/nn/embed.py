@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lmjax.model_config import ModelConfig
-from lmjax.nn import linear
+from lmjax.nn import linear, residual
 from lmjax.nn import norm as norms
 
 
@@ -79,4 +79,4 @@ def _rows(table: jax.Array, name: str, ids_BT: jax.Array) -> jax.Array:
     # again on every device before they could be split by rows of the batch.
     table = nn.with_logical_constraint(table, (name, "act_embed"))
     x_BTD = jnp.take(table, ids_BT, axis=0)
-    return nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))
+    return residual.constrained(x_BTD)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lmjax.model_config import ModelConfig
-from lmjax.nn import heads, stack
+from lmjax.nn import heads, residual, stack
 from lmjax.nn import norm as norms
 from lmjax.nn.attention import Context, Memory, Tokens
 from lmjax.nn.embed import Embed
@@ -197,14 +197,14 @@ class Model(nn.Module):
     def _dropped(self, x_BTD: jax.Array, deterministic: bool) -> jax.Array:
         """What goes from the embeddings into a stack."""
         x_BTD = self.embed_dropout(x_BTD, deterministic=deterministic)
-        return nn.with_logical_constraint(x_BTD, ("act_batch", "act_length", "act_embed"))
+        return residual.constrained(x_BTD)
 
     def classify(self, hidden_BPD: jax.Array, *, deterministic: bool = True) -> jax.Array:
         """Logits of hidden states by a head that predicts no tokens, float32 [B, P, C]."""
         if self.config.has_transform:
             hidden_BPD = self.transform(hidden_BPD)
         logits_BPC = self.classifier(hidden_BPD, deterministic=deterministic)
-        return nn.with_logical_constraint(logits_BPC, ("act_batch", "act_length", None))
+        return nn.with_logical_constraint(logits_BPC, ("act_batch", None, None))
 
     def head(self, hidden_BPD: jax.Array) -> jax.Array:
         """Logits of hidden states over the vocabulary, float32 [B, P, V]."""

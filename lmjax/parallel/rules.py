@@ -2,13 +2,16 @@
 
 Parameters and activations name their dimensions once, where they are made ("embed", "heads",
 "act_batch", ...). The rules say which of those are split over which axis of the mesh; whatever they
-do not name is replicated. There is one table for all meshes: an axis of size 1 splits nothing.
+do not name is replicated. There is one table for all meshes, as an axis of size 1 splits nothing,
+with one more line where the sequence is split.
 
 - data: rows of the batch; parameters are whole on every device.
 - fsdp: rows of the batch, too, and every parameter with its optimizer state along its `embed` side
   (ZeRO: Rajbhandari et al. 2020); a layer is gathered when it is needed.
 - tensor: heads, inner width of the MLP and vocabulary (Megatron-LM: Shoeybi et al. 2019); rows of
-  the batch are whole.
+  the batch are whole. Under the preset fsdp_tensor_sequence it also splits the positions of what
+  goes from block to block (Korthikanti et al. 2022, section 4.2.2): norms, dropout and what is kept
+  of them, which would else be the same on every device.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmjax import flops
 from lmjax.batch import device_fields
+from lmjax.config import MeshConfig
 from lmjax.errors import UserError
 
 # From the slowest links to the fastest: tensor exchanges activations within every layer.
@@ -46,7 +50,15 @@ RULES: Rules = (
     ("act_vocab", "tensor"),
 )
 
+# Behind the others, so that heads, inner width and vocabulary keep the axis where they are.
+_SEQUENCE: Rules = (("act_length", "tensor"),)
+
 _BATCH_AXES = dict(RULES)["act_batch"]
+
+
+def table(config: MeshConfig) -> Rules:
+    """The rules of a preset."""
+    return RULES + _SEQUENCE if config.preset == "fsdp_tensor_sequence" else RULES
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -59,11 +71,15 @@ def num_parts(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
     return math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
-def split(mesh: Mesh) -> flops.Split:
-    """Into how many parts the mesh splits rows, state and inner widths."""
+def split(mesh: Mesh, rules: Rules = RULES) -> flops.Split:
+    """Into how many parts the mesh splits rows, state, inner widths and, by `table`, positions."""
     tensor = mesh.shape["tensor"]
-    rows = num_parts(mesh, _BATCH_AXES)
-    return flops.Split(rows=rows, state=mesh.shape["fsdp"] * tensor, tensor=tensor)
+    return flops.Split(
+        rows=num_parts(mesh, _BATCH_AXES),
+        state=mesh.shape["fsdp"] * tensor,
+        tensor=tensor,
+        sequence=num_parts(mesh, dict(rules).get("act_length")),
+    )
 
 
 def state_shardings(named: Any, mesh: Mesh) -> Any:

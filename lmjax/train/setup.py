@@ -102,7 +102,7 @@ class Program:
     @property
     def split(self) -> flops.Split:
         """What of rows and state one device holds."""
-        return rules_lib.split(self.mesh)
+        return rules_lib.split(self.mesh, rules_lib.table(self.config.mesh))
 
     @property
     def computing(self) -> flops.Computing:
@@ -134,7 +134,7 @@ class Program:
 
     def context(self) -> contextlib.AbstractContextManager[None]:
         """As `parallel.mesh.context`."""
-        return mesh_lib.context(self.mesh)
+        return mesh_lib.context(self.mesh, self.config.mesh)
 
     def init(self) -> TrainState:
         """A fresh state on the devices."""

@@ -76,7 +76,7 @@ def computing(config: Config, dtype: Any, mesh: Mesh) -> flops.Computing:
     plain = kernel == "xla" or (config.model.dropout > 0 and device_of(kernel) is not None)
     return flops.Computing(
         dtype.itemsize,
-        rules_lib.split(mesh),
+        rules_lib.split(mesh, rules_lib.table(config.mesh)),
         keeps_scores=plain,
         chunk_positions=_CPU_CHUNK if device.platform == "cpu" else None,
     )

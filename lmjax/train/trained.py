@@ -97,7 +97,8 @@ class Trained:
 
         float32 is float32 on every device: GPUs and TPUs would multiply in less.
         """
-        with mesh_lib.context(self.mesh), jax.default_matmul_precision("highest"):
+        laid = mesh_lib.context(self.mesh, self.config.mesh)
+        with laid, jax.default_matmul_precision("highest"):
             yield
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:

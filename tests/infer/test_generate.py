@@ -83,7 +83,8 @@ def make(kind, count=COUNT, *, mesh=None, allow=None, **how):
     """(prompts, ...) -> what is generated; None: on one device."""
     model, params = make_model(kind)
     devices = jax.devices()[: 8 if mesh else 1]
-    mesh = mesh_lib.make_mesh(MeshConfig(**dict(mesh or ())), devices)
+    config = MeshConfig(**dict(mesh or ()))
+    mesh = mesh_lib.make_mesh(config, devices)
     _, shardings = state.abstract_params(model, one_row(model, np.arange(3), np.arange(3)), mesh)
     two = model.config.architecture == "encoder_decoder"
     how = {"eos_id": None, "decoder_start_id": START if two else None} | how
@@ -93,7 +94,7 @@ def make(kind, count=COUNT, *, mesh=None, allow=None, **how):
 
     def run(prompts, params=None, **more):
         own = placed if params is None else jax.device_put(params, shardings)
-        with mesh_lib.context(mesh):
+        with mesh_lib.context(mesh, config):
             return generator(own, prompts, **more)
 
     run.generator = generator

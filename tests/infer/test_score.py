@@ -61,7 +61,8 @@ def logprobs(family, inputs, source=None):
 
 def make_scorer(family, *, devices=1, mesh=None, batch_tokens=128):
     model, params = make_model(family)
-    mesh = mesh_lib.make_mesh(MeshConfig(**mesh or {}), jax.devices()[:devices])
+    config = MeshConfig(**mesh or {})
+    mesh = mesh_lib.make_mesh(config, jax.devices()[:devices])
     batch = _one_row(model, np.arange(3), np.arange(3))
     _, shardings = state.abstract_params(model, batch, mesh)
     scorer = Scorer(
@@ -72,7 +73,7 @@ def make_scorer(family, *, devices=1, mesh=None, batch_tokens=128):
     )
 
     def run(examples, *args):
-        with mesh_lib.context(mesh):
+        with mesh_lib.context(mesh, config):
             return scorer(examples, *args)
 
     return run
