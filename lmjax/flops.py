@@ -157,13 +157,17 @@ class Split:
       rows: of the batch.
       state: parameters and moments.
       tensor: heads, inner widths and vocabulary.
-      sequence: positions of the residual stream.
+      sequence: positions of what goes from block to block, where it divides them.
     """
 
     rows: int = 1
     state: int = 1
     tensor: int = 1
     sequence: int = 1
+
+    def positions(self, length: int) -> float:
+        """Of a row between the blocks, on each device."""
+        return length / (self.sequence if length % self.sequence == 0 else 1)
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,8 @@ def memory(
     if row.source:
         blocks.append((model.encoder_layers, block_bytes(row.source, 0)))
     kept = sum(layers * block[policy] for layers, block in blocks)
-    kept += 3 * dtype_bytes * model.hidden_size * row.tokens
+    between = split.positions(row.target) + split.positions(row.source)
+    kept += 3 * dtype_bytes * model.hidden_size * between
     transient = max(block["transient"] for _, block in blocks)
     if policy != "none":  # what was not kept comes back, one block at a time
         transient += max(block["none"] for _, block in blocks)
@@ -300,20 +305,23 @@ def _block_bytes(
     up = 2 if model.mlp_gated else 1
     pairs = H * length * (length + memory) * how.keeps_scores
     attentions = 2 if memory else 1
+    stream = D * how.split.positions(length)
     queries = attentions * length * H * model.head_width
     keys = 2 * (length + memory) * model.kv_heads / tensor * model.head_width
     # Norms (normalised and scaled), q, k, v, probabilities, mixed values; the MLP's inputs to its
     # products and its activation's slope.
-    norms = (attentions + 1) * 2 * D * length
+    norms = (attentions + 1) * 2 * stream
     everything = b * (norms + 2 * queries + keys + pairs + 2 * up * M * length)
     if model.dropout:  # masks of a byte, and the probabilities after dropout
-        everything += 2 * D * length + pairs * (1 + b)
-    post = D * length * (model.norm_placement == "post")
-    dots = b * (queries + keys + (attentions + 1) * D * length + up * M * length + post)
+        everything += 2 * stream + pairs * (1 + b)
+    post = stream * (model.norm_placement == "post")
+    dots = b * (queries + keys + (attentions + 1) * stream + up * M * length + post)
     # Gradients under way: of scores and probabilities in float32, or of the MLP's inner arrays.
     largest = H * length * max(length, memory) * how.keeps_scores
     transient = max(2 * _FLOAT32 * largest, 2 * b * M * up * length) + 2 * b * D * length
-    return {"none": everything, "dots": dots, "full": b * D * length, "transient": transient}
+    if stream < D * length:  # products and their way back see all positions, for which they gather
+        transient += 2 * b * D * length
+    return {"none": everything, "dots": dots, "full": b * stream, "transient": transient}
 
 
 def largest_micro_batch(config: Config, row: Lengths, budget: int, how: Computing) -> int:

@@ -79,4 +79,6 @@ def _rows(table: jax.Array, name: str, ids_BT: jax.Array) -> jax.Array:
     # again on every device before they could be split by rows of the batch.
     table = nn.with_logical_constraint(table, (name, "act_embed"))
     x_BTD = jnp.take(table, ids_BT, axis=0)
+    # And all positions first: for some of them, a table split along V would be gathered.
+    x_BTD = nn.with_logical_constraint(x_BTD, ("act_batch", None, "act_embed"))
     return residual.constrained(x_BTD)

@@ -42,8 +42,8 @@ def _backward(center, epsilon, dtype, kept, dy):
     normal, inverse_std, weights = kept
     x_dtype, normal, dy = normal.dtype, normal.astype(jnp.float32), dy.astype(jnp.float32)
     # As products with ones: a sum over three dims was seen to differ in its last bits between
-    # scanned and unrolled layers.
-    over_rows = lambda x: jnp.ones(x.size // x.shape[-1]) @ x.reshape(-1, x.shape[-1])
+    # scanned and unrolled layers. Without a reshape, for which split dims would be gathered.
+    over_rows = lambda x: jnp.tensordot(jnp.ones(x.shape[:-1]), x, x.ndim - 1)
     dweights = {"scale": over_rows(dy * normal), "bias": over_rows(dy)}
     g = dy * weights["scale"]
     slope = inverse_std * (g * normal).mean(-1, keepdims=True)

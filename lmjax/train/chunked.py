@@ -22,6 +22,7 @@ from flax import linen as nn
 from lmjax.nn.heads import Projected, logits
 
 _MATRIX = ("vocab", None)  # whole along D, as a loop should not gather it again and again
+_FEATURES = ("act_batch", None, None)  # and these along P
 _SHARDS = ("act_batch", None, "vocab")
 
 
@@ -79,6 +80,7 @@ def _loop(
     pieces = partial(_pieces, chunk=chunk, num_shards=num_shards)
     unpiece = partial(_unpiece, num_positions=num_positions)
     matrix = nn.with_logical_constraint(matrix_VD.astype(dtype), _MATRIX)
+    features_BPD = nn.with_logical_constraint(features_BPD, _FEATURES)
 
     def step(sums: Any, part: Any) -> Any:
         x_SbCD, targets_SbC, weights_SbC = part
