@@ -127,9 +127,9 @@ ALLOW = tuple(range(9, 70))
 SAMPLED = Sampling(1.0, top_k=40, top_p=0.9)
 MESHES = {
     "gpt2": (("fsdp", 2), ("tensor", 2)),
-    "llama": (("tensor", 2),),
+    "llama": (("preset", "fsdp_tensor_sequence"),),
     "t5": (("preset", "fsdp"),),
-    "bart": (("data", 4), ("tensor", 2)),
+    "bart": (("preset", "fsdp_tensor_sequence"), ("data", 2), ("tensor", 4)),
 }
 
 

@@ -9,7 +9,7 @@ from lmjax import families, flops
 from lmjax import fields as fields_lib
 from lmjax.optim.optimizer import OPTIMIZERS
 from lmjax.train import data as data_lib
-from lmjax.train import setup
+from lmjax.train import loss, setup
 from lmjax.train.checkpoint import Checkpoints
 
 OBJECTIVES = {"gpt2": "clm", "bert": "mlm", "t5": "span_corruption"}
@@ -22,8 +22,11 @@ MESHES = {
     "tensor of two": ({"preset": "tensor"}, 2),
     "data x fsdp": ({"fsdp": 4}, 8),
     "data x fsdp x tensor": ({"fsdp": 2, "tensor": 2}, 8),
+    "sequence": ({"preset": "fsdp_tensor_sequence"}, 8),
+    "hybrid": ({"preset": "hybrid", "data": 2}, 8),
 }
-SOME = ["fsdp", "data x fsdp x tensor"]  # of the other variants: what differs is compiling time
+# Of the other variants: what differs is compiling time.
+SOME = ["fsdp", "data x fsdp x tensor", "sequence"]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,31 @@ def test_every_mesh_has_the_same_batches_and_curve(family, meshes, text):
         assert_same_curve(config, *MESHES[name], plain)
 
 
+def gradients(run):
+    """Of the first batch's loss, by path; and the lengths of its rows."""
+    program, tables = run.program, ("unigram", "content_unigram", "bytes")
+    zeros = dict.fromkeys(tables, np.zeros(program.model.vocab_size, np.float32))
+    with program.context():
+        (batch,) = run.steps.micro_batches(run.batches(0))
+        of_loss = jax.grad(lambda params: loss.sums(program.model, params, batch, zeros)[0])
+        found = jax.device_get(jax.jit(of_loss)(program.init().params))
+    by_path = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(found)}
+    return by_path, {batch[name].shape[1] for name in batch if name.endswith("inputs")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OBJECTIVES)
+def test_gradients_split_along_the_sequence_are_the_whole_ones(family, text):
+    config = make_config(text, family, **{"data.seq_len": 32})
+    whole, _ = gradients(Run(config))
+    split, lengths = gradients(Run(config, {"preset": "fsdp_tensor_sequence"}, 8))
+    assert all(length % 2 == 0 for length in lengths)
+    for path, leaf in whole.items():
+        if path.endswith("['key']['bias']"):  # moves all scores of a query alike: nothing but noise
+            continue
+        np.testing.assert_allclose(split[path], leaf, rtol=0, atol=2e-6 * np.abs(leaf).max())
+
+
 @pytest.mark.parametrize(
     ("family", "optimizer"),
     [("gpt2", name) for name in OPTIMIZERS] + [("bert", "adamw"), ("t5", "adafactor")],
@@ -139,7 +167,16 @@ def test_fsdp_leaves_an_eighth_on_each_device(family, optimizer, text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [{"preset": "fsdp"}, {"preset": "tensor"}])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        {"preset": "fsdp"},
+        {"preset": "tensor"},
+        {"preset": "fsdp_tensor_sequence"},
+        {"preset": "fsdp_tensor_sequence", "tensor": 8},
+    ],
+    ids=str,
+)
 def test_memory_on_a_mesh_is_near_xlas(mesh, text):
     fields = {"model.hidden_size": 256, "model.head_dim": 32, "model.mlp_size": 1024}
     fields |= {"model.num_layers": 4, "data.seq_len": 256, "model.vocab_size": 4096}
@@ -162,11 +199,12 @@ def test_memory_on_a_mesh_is_near_xlas(mesh, text):
 
 
 @pytest.mark.slow
-def test_muon_trains_alike_on_a_mesh(text):
+@pytest.mark.parametrize("mesh", [{"fsdp": 2, "tensor": 2}, {"preset": "fsdp_tensor_sequence"}])
+def test_muon_trains_alike_on_a_mesh(mesh, text):
     config = make_config(text, "gpt2", **{"optimizer.name": "muon"})
     losses, _ = Run(config).train(0, 5)
     assert losses[-1] < losses[0]
-    split, _ = Run(config, {"fsdp": 2, "tensor": 2}, 8).train(0, 5)
+    split, _ = Run(config, mesh, 8).train(0, 5)
     np.testing.assert_allclose(split, losses, rtol=1e-5)
 
 
