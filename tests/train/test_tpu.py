@@ -8,6 +8,8 @@ from jax.experimental import topologies
 
 from lmjax import families
 from lmjax import fields as fields_lib
+from lmjax.config import MeshConfig
+from lmjax.parallel.mesh import make_mesh
 from lmjax.train import setup
 
 libtpu = pytest.importorskip("libtpu")
@@ -28,6 +30,13 @@ STEPS = {
     for topology in TOPOLOGIES
 } | {
     "encoder with windows": ("v6e:2x2", "modernbert", "mlm", 1, {"model.window": 64}),
+    "decoder along the sequence": (
+        "v6e:2x2",
+        "gpt2",
+        "clm",
+        4,
+        {"mesh.preset": "fsdp_tensor_sequence"},
+    ),
     "decoder with grouped heads": ("v5e:2x2", "llama", "clm", 1, {"model.num_kv_heads": 1}),
 }
 SMALL = {"hidden_size": 256, "num_layers": 2, "num_heads": 4, "head_dim": 64, "mlp_size": 512}
@@ -73,3 +82,10 @@ def test_the_step_compiles_with_fused_attention(name):
     assert stats.generated_code_size_in_bytes > 0
     # Temporaries of so small a step may all be in a core's own memory.
     assert stats.alias_size_in_bytes > 0.9 * stats.argument_size_in_bytes  # state in place of state
+
+
+def test_two_slices_meet_on_the_outermost_axis_alone():
+    devices = topologies.get_topology_desc("v5e:2x4", "tpu", num_slices=2).devices
+    mesh = make_mesh(MeshConfig(preset="hybrid", tensor=2), devices)
+    assert mesh.devices.shape == (2, 4, 2)
+    assert [{chip.slice_index for chip in part.flat} for part in mesh.devices] == [{0}, {1}]
