@@ -8,7 +8,7 @@ warm-up to 3e-4, then a cosine that would reach 1e-5 at 410B tokens; it stops at
 and no decay on norms and biases are the defaults of their code (Megatron-DeepSpeed).
 `--dry_run` says what that costs on the machine at hand.
 
-Fits v5e:2x2: docs/plans.md has what it takes there.
+Fits v6e:2x2: docs/plans.md has what it takes there.
 """
 
 from ml_collections import ConfigDict

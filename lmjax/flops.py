@@ -180,12 +180,15 @@ class Computing:
       keeps_scores: whether all probabilities of attention are there, and kept for the way back.
       chunk_positions: of all rows, whose logits are made at a time unless the config says how many;
         None: as the memory has it.
+      lanes: elements that the last dim of an array is filled up to a multiple of: that of a head,
+        where a kernel of attention takes the heads apart. 1: such arrays are not kept.
     """
 
     dtype_bytes: int
     split: Split = Split()
     keeps_scores: bool = True
     chunk_positions: int | None = None
+    lanes: int = 1
 
 
 def memory(
@@ -311,11 +314,14 @@ def _block_bytes(
     # Norms (normalised and scaled), q, k, v, probabilities, mixed values; the MLP's inputs to its
     # products and its activation's slope.
     norms = (attentions + 1) * 2 * stream
-    everything = b * (norms + 2 * queries + keys + pairs + 2 * up * M * length)
+    filled = -(-model.head_width // how.lanes) * how.lanes / model.head_width
+    again = queries if how.lanes > 1 else 0  # mixed values with their heads together
+    heads = filled * (2 * queries + keys) + again
+    everything = b * (norms + heads + pairs + 2 * up * M * length)
     if model.dropout:  # masks of a byte, and the probabilities after dropout
         everything += 2 * stream + pairs * (1 + b)
     post = stream * (model.norm_placement == "post")
-    dots = b * (queries + keys + (attentions + 1) * stream + up * M * length + post)
+    dots = b * (filled * (queries + keys) + (attentions + 1) * stream + up * M * length + post)
     # Gradients under way: of scores and probabilities in float32, or of the MLP's inner arrays.
     largest = H * length * max(length, memory) * how.keeps_scores
     transient = max(2 * _FLOAT32 * largest, 2 * b * M * up * length) + 2 * b * D * length

@@ -20,6 +20,7 @@ from lmjax.train import device as device_lib
 # Positions whose logits a CPU makes at a time: fewer add up the matrix's gradient too often, more
 # fall out of its caches (measured at vocabularies of 8,192 and 50,304).
 _CPU_CHUNK = 256
+_TPU_LANES = 128
 
 
 def attention_kernel(config: Config, dtype: Any, device: jax.Device) -> Kernel:
@@ -79,6 +80,7 @@ def computing(config: Config, dtype: Any, mesh: Mesh) -> flops.Computing:
         rules_lib.split(mesh, rules_lib.table(config.mesh)),
         keeps_scores=plain,
         chunk_positions=_CPU_CHUNK if device.platform == "cpu" else None,
+        lanes=_TPU_LANES if device.platform == "tpu" and not plain else 1,
     )
 
 
