@@ -198,6 +198,24 @@ MISTAKES = [
         "no document has the 128 words",
         "lower --context_words",
     ),
+    # devices that are not here
+    ("plan --topology=v5e:4x4", "nothing to plan", "give --config=FILE and --topology"),
+    ("plan --config={at}/gpt2.py --topology=v9:4x4", "v9:4x4 is not known", "write v5e:4x4"),
+    (
+        "plan --config={at}/gpt2.py --topology=h100:8 --config.mesh.fsdp=16",
+        "takes 16 devices and there are fewer: 8",
+        "must come to 8",
+    ),
+    (
+        "plan --config={at}/gpt2.py --topology=v5p:4x4",
+        "a v5p slice has 3 dims",
+        "write for example v5p:4x4x4",
+    ),
+    (
+        "plan --config={at}/gpt2.py --topology=h100:8 --ledger={at}/wrong.jsonl",
+        "is no ledger of a curation",
+        "name the ledger.json",
+    ),
     ("bench --what=curate", "--input and --what=curate go together", "give both or none"),
     # text to be written
     (GENERATE + "--seed=1", "--prompt and --input are missing", "give --prompt=TEXT"),

@@ -115,6 +115,15 @@ _WORDS = {
 }
 
 
+def bytes_on_device(arrays: Any, shardings: Any) -> int:
+    """Bytes on each device of a tree of arrays, or of their shapes, that lies on a mesh."""
+    leaves = zip(jax.tree.leaves(arrays), jax.tree.leaves(shardings), strict=True)
+    return sum(
+        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, sharding in leaves
+    )
+
+
 def host_rows(sharding: NamedSharding, micro_rows: int, num_micro: int) -> np.ndarray:
     """Rows of the global batch that this host's devices hold, micro-batch by micro-batch.
 

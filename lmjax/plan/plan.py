@@ -11,6 +11,7 @@ from lmjax import fields as fields_lib
 from lmjax import flops
 from lmjax.config import Config
 from lmjax.errors import UserError
+from lmjax.parallel import rules
 from lmjax.plan import cost
 from lmjax.plan.collectives import Collective
 from lmjax.plan.compiled import Compiled, compile_step
@@ -151,7 +152,12 @@ def _outcome(fit: Fit) -> str:
 
 def _fit(config: Config, topology: Topology, tell: Callable[[str], None]) -> Fit:
     program = setup.make_program(setup.resolve(config), list(topology.devices))
-    estimate, capacity = describe.memory(program), topology.capacity
+    state, where = program.abstract, program.shardings
+    exactly = {
+        "parameters": rules.bytes_on_device(state.params, where.params),
+        "optimizer": rules.bytes_on_device(state.opt_state, where.opt_state),
+    }
+    estimate, capacity = describe.memory(program) | exactly, topology.capacity
     if topology.why_not or sum(estimate.values()) > _HOPELESS * capacity:
         return Fit(program, estimate, None, capacity)
     compiled = compile_step(program, topology, tell)

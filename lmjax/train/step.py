@@ -11,7 +11,6 @@ between them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lmjax import batch as batch_lib
 from lmjax.optim.schedule import Schedule
+from lmjax.parallel import rules
 from lmjax.train import guard as guard_lib
 from lmjax.train import loss
 from lmjax.train.state import TrainState, add_tokens
@@ -60,15 +60,6 @@ class Part(NamedTuple):
     runs: int
     held: Mapping[str, int]
     beside: frozenset[str] = frozenset()
-
-
-def _on_a_device(arrays: Any, shardings: Any) -> int:
-    """Bytes of a tree of arrays, or of their shapes, on each device."""
-    leaves = zip(jax.tree.leaves(arrays), jax.tree.leaves(shardings), strict=True)
-    return sum(
-        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf, sharding in leaves
-    )
 
 
 class TrainStep:
@@ -156,15 +147,15 @@ class TrainStep:
     ) -> Iterator[Part]:
         """The programs of a step of so many micro-batches; arguments may be shapes alone."""
         held = {
-            "parameters": _on_a_device(state.params, self._shardings.params),
-            "optimizer": _on_a_device(state.opt_state, self._shardings.opt_state),
-            "batch": _on_a_device(batch, dict.fromkeys(batch, self._rows)),
+            "parameters": rules.bytes_on_device(state.params, self._shardings.params),
+            "optimizer": rules.bytes_on_device(state.opt_state, self._shardings.opt_state),
+            "batch": rules.bytes_on_device(batch, dict.fromkeys(batch, self._rows)),
         }
         if num_micro == 1:
             yield Part("step", self.lower(state, batch), 1, held)
             return
         total = jax.eval_shape(self.zeros, state.params)
-        held["gradients"] = _on_a_device(total.grads, self._shardings.params)
+        held["gradients"] = rules.bytes_on_device(total.grads, self._shardings.params)
         arguments = (total, state.params, state.step, self._tables, batch, 0)
         accumulate = self._next.lower(*arguments)
         yield Part("micro-batch", accumulate, num_micro, held, frozenset({"optimizer"}))
