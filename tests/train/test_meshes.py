@@ -214,7 +214,8 @@ def test_a_loss_by_chunks_is_the_plain_one_on_a_mesh(family, text):
     config = make_config(text, family)
     losses, _ = Run(config).train(0, 5)
     by_chunks = make_config(text, family, **{"train.loss_chunk": 3, "train.z_loss": 0.0})
-    split, _ = Run(by_chunks, {"fsdp": 2, "tensor": 2}, 8).train(0, 5)
+    mesh = {"preset": "fsdp_tensor_sequence", "data": 2}
+    split, _ = Run(by_chunks, mesh, 8).train(0, 5)
     np.testing.assert_allclose(split, losses, rtol=1e-5)
 
 
