@@ -10,6 +10,7 @@ python tools/bench.py --what=ablation --config=configs/bert_mini.py [--output=FI
 python tools/bench.py --what=attention --config=configs/t5_mini.py [--output=FILE.json]
 python tools/bench.py --what=packing --config=configs/bert_tiny.py [--output=FILE.json]
 python tools/bench.py --what=checks --config=configs/bert_tiny.py [--output=FILE.json]
+python tools/bench.py --what=plan --config=configs/bert_mini.py [--mfu=0.3] [--output=FILE.json]
 python tools/bench.py --what=curate --input=FILES [--output=FILE.json]
 """
 
@@ -29,12 +30,14 @@ _WHAT = flags.DEFINE_enum(
         "input",
         "packing",
         "checks",
+        "plan",
         "curate",
     ],
     "What to measure: training steps; from the start of the process to the first step; what a save "
     "takes of a run; what each switch of a step is worth; kernels of attention; how fast batches "
     "are made; training steps with each packing; what the checks take of a step that let a run "
-    "survive faults; curation of text beside a chain of datatrove's own filters.",
+    "survive faults; a plan's figures beside the run's; curation of text beside a chain of "
+    "datatrove's own filters.",
 )
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
 _SUITE = flags.DEFINE_enum(
@@ -53,6 +56,9 @@ _AGAINST = flags.DEFINE_enum(
 _INPUT = flags.DEFINE_string(
     "input", None, "Of --what=curate: text files, globs or folders, comma-separated."
 )
+_MFU = flags.DEFINE_float(
+    "mfu", 0.4, "Of --what=plan: share of the machine's rate that is assumed.", 0.01, 1.0
+)
 _SECONDS = flags.DEFINE_float("seconds", None, "How long; input: 6, else 60.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Also write the figures to this JSON file, and the table beside it."
@@ -66,6 +72,7 @@ def main(overrides: cli.Overrides) -> int:
         attention,
         checks,
         collators,
+        planned,
         report,
         saving,
         startup,
@@ -114,6 +121,9 @@ def main(overrides: cli.Overrides) -> int:
     elif _WHAT.value == "checks":
         found = checks.measure(config, stores, _SECONDS.value or 60.0)
         table, figures = report.checks_table(found, title), found.as_dict()
+    elif _WHAT.value == "plan":
+        found = planned.measure(config, stores, _SECONDS.value or 30.0, _MFU.value)
+        table, figures = report.planned_table(found, title), found.as_dict()
     else:
         peer = None
         if _AGAINST.value:

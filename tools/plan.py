@@ -42,7 +42,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(overrides: cli.Overrides) -> int:
-    os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX begins: devices that are here play no part
+    # Before JAX begins: devices that are here play no part, and what is compiled runs nowhere.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     from lmjax import config_file, fields, paths
     from lmjax.errors import UserError
     from lmjax.plan import plan, raw_text, report, topology

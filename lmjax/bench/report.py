@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,12 @@ from lmjax.bench.campaign import Outcome
 from lmjax.bench.checks import Checks
 from lmjax.bench.input import FILL_TARGET, InputRates
 from lmjax.bench.packing import PackingRates
+from lmjax.bench.planned import Planned
 from lmjax.bench.saving import Saving
 from lmjax.bench.startup import Startup
 from lmjax.bench.training import PEERS, Training
 from lmjax.config import Config
-from lmjax.train.console import count, duration
+from lmjax.train.console import count, duration, size
 
 if TYPE_CHECKING:
     from lmjax.bench.curation import Curation  # whose packages are an extra
@@ -128,8 +129,8 @@ def curation_table(found: Curation, title: str) -> Table:
             rates = (f"{documents / seconds:,.0f}", f"{size / seconds / 1e6:,.2f}")
         table.add_row(name, f"{seconds:.2f} s", *rates, **style)
 
-    for name, (seconds, documents, size) in found.filters.items():
-        row(name.replace("_", " "), seconds, documents, size)
+    for name, (seconds, documents, num_bytes) in found.filters.items():
+        row(name.replace("_", " "), seconds, documents, num_bytes)
     row("lmjax, all", found.seconds, found.documents, found.bytes, style="bold")
     row("datatrove's own chain", found.engine_seconds, found.documents, found.bytes)
     table.caption = f"lmjax to it: {found.ratio:.2f}x; medians of {found.blocks} runs, CPU seconds"
@@ -187,6 +188,26 @@ def saving_table(found: Saving, title: str) -> Table:
     name = f"share of a run with a save every {found.num_steps} steps of {found.step:.3g} s"
     table.add_row(name, f"{found.share:.2%}", style="bold")
     table.caption = f"medians of {found.rounds}"
+    return table
+
+
+def planned_table(found: Planned, title: str) -> Table:
+    """What was planned and what came of it."""
+    table = Table("", "predicted", "measured", "off by", title=title)
+
+    def add(name: str, pair: tuple[float, float], show: Callable[[float], str]) -> None:
+        predicted, measured = pair
+        table.add_row(name, show(predicted), show(measured), f"{predicted / measured - 1:+.1%}")
+
+    add("bytes of parameters", found.parameters, lambda n: f"{n:,.0f}")
+    add("bytes of the optimizer", found.optimizer, lambda n: f"{n:,.0f}")
+    add("memory, by the compiler", found.memory, size)
+    add("memory, from the config alone", (found.estimated, found.memory[1]), size)
+    add("a step", found.seconds, _milliseconds)
+    table.caption = (
+        f"predicted at {found.share:.1%} of {count(found.rate)}FLOP/s; {found.calibrated:.1%} were "
+        f"reached; medians of {found.rounds}"
+    )
     return table
 
 

@@ -87,19 +87,26 @@ def write(
       tell: is told what goes on.
 
     Raises:
-      UserError: a config names no devices, or does not fit on those.
+      UserError: a config names no devices, or does not fit on those; the others have their rows.
     """
     there = rows(page.read_text()) if page.exists() else {}
     done: list[str] = []
+    problems: list[str] = []
     for file, name in configs(folder).items():
-        found = there.get(file.name, ("", ""))
-        if found[0] != sha256(file):
+        known, row = there.get(file.name, ("", ""))
+        if known != sha256(file):
             tell(f"{file.name} on {name}")
-            found = ("", _row(file, name, load(str(file)), asked, analytic, tell))
-        done.append(found[1])
+            try:
+                row = _row(file, name, load(str(file)), asked, analytic, tell)
+            except UserError as error:
+                problems.append(f"{file.name}: {error}")
+                continue
+        done.append(row)
         rest = (row for known, (_, row) in there.items() if known > file.name)
         page.write_text(_page(asked, [*done, *rest]))
     page.write_text(_page(asked, done))
+    if problems:
+        raise UserError(f"no plan of {'; '.join(problems)}")
 
 
 def _page(asked: Asked, rows: Sequence[str]) -> str:
@@ -118,7 +125,8 @@ def _row(
     made = plan.make(config, topology.make(name, analytic=analytic), asked, tell)
     found = plan.as_dict(made)
     if not found["fits"]:
-        raise UserError(f"{file.name} does not fit on {name}: {'; '.join(found['tried'])}")
+        tried = ", ".join(found["tried"])
+        raise UserError(f"does not fit on {name} ({tried}); name other devices in its docstring")
     memory, time = found["memory"], found["time"]
     cells = [
         f"[`{file.name}`](../configs/{file.name})",

@@ -49,6 +49,18 @@ def test_rows_of_unchanged_configs_are_kept(tmp_path):
     assert list(write()) == ["gpt2_tiny.py"]
 
 
+def test_a_config_that_does_not_fit_leaves_the_others_their_rows(tmp_path):
+    for name in ("bert_tiny.py", "gpt2_xl.py"):
+        text = (CONFIGS / name).read_text().replace("Fits v5e:8x8", "Fits v5e:1x1")
+        (tmp_path / name).write_text(text)
+    page = tmp_path / "plans.md"
+    with pytest.raises(
+        UserError, match=r"gpt2_xl.py: does not fit on v5e:1x1 \(as it is: .*; name"
+    ):
+        table.write(tmp_path, page, load, plan.Asked(), analytic=True, tell=lambda line: None)
+    assert list(table.rows(page.read_text())) == ["bert_tiny.py"]
+
+
 def test_a_config_that_names_no_devices_is_an_error(tmp_path):
     (tmp_path / "mine.py").write_text('"""Mine."""\n')
     (tmp_path / "finetune_mine.py").write_text('"""Of a run."""\n')
