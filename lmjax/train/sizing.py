@@ -73,8 +73,7 @@ def computing(config: Config, dtype: Any, mesh: Mesh) -> flops.Computing:
     """How the devices of a mesh compute, as far as memory goes."""
     device = mesh_lib.device(mesh)
     kernel = attention_kernel(config, dtype, device)
-    # No kernel of a device drops probabilities out: plain products take its place (`nn.kernels`).
-    plain = kernel == "xla" or (config.model.dropout > 0 and device_of(kernel) is not None)
+    plain = kernel == "xla" or (device_of(kernel) is not None and _is_beyond(kernel, config))
     return flops.Computing(
         dtype.itemsize,
         rules_lib.split(mesh, rules_lib.table(config.mesh)),
@@ -82,6 +81,12 @@ def computing(config: Config, dtype: Any, mesh: Mesh) -> flops.Computing:
         chunk_positions=_CPU_CHUNK if device.platform == "cpu" else None,
         lanes=_TPU_LANES if device.platform == "tpu" and not plain else 1,
     )
+
+
+def _is_beyond(kernel: Kernel, config: Config) -> bool:
+    """Whether plain products take a device's kernel's place (`nn.kernels`), which keep scores."""
+    alibi = config.model.position == "alibi" and kernel != "splash"
+    return config.model.dropout > 0 or alibi
 
 
 def chunk_of_loss(

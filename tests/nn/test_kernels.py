@@ -13,6 +13,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from lmjax.nn.kernels import blockwise, cudnn, cudnn_offsets, dispatch, flash, plain, splash
 from lmjax.nn.kernels.spec import AttentionSpec, Dropout, How, KeyValues, Tokens
+from lmjax.nn.position import alibi_slopes
 
 B, H, K = 2, 2, 16
 ONE = How(one_segment=True)
@@ -106,6 +107,32 @@ def test_splash_is_the_plain_one(causal, window, kv_heads):
     assert_same(splash, AttentionSpec(causal, window), packed, packed, kv_heads=kv_heads)
 
 
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
+@pytest.mark.usefixtures("splash_interpreted")
+def test_splash_has_alibi_of_many_positions(heads, kv_heads, monkeypatch):
+    monkeypatch.setitem(globals(), "H", heads)  # 6 have slopes that are no powers of two
+    packed = tokens([700, 60], [760], length=770)
+    assert_same(splash, AttentionSpec(True, alibi=True), packed, packed, kv_heads=kv_heads)
+
+
+def test_splash_has_no_alibi_of_later_keys():
+    packed = tokens([5, 3], [7], length=8)
+    why_not = splash.why_not(AttentionSpec(False, alibi=True), *make(packed, packed), None, False)
+    assert "earlier keys only" in why_not
+
+
+def test_alibi_in_bfloat16_is_exact():
+    """What queries and keys have more of, as bfloat16 has it, to its last bit of float32."""
+    packed = tokens([2000], [1900], length=2048)
+    q_BTHK, kv = make(packed, packed, dtype=jnp.bfloat16)
+    q, k = splash._with_alibi(q_BTHK, kv.k_BSGK, packed)
+    exactly = lambda x: np.asarray(x[..., K:], np.float64)
+    found = np.einsum("bthp,bshp->bhts", exactly(q)[:, :1], exactly(k))
+    slopes = np.asarray(alibi_slopes(H), np.float64)
+    expected = slopes[:, None, None] * np.asarray(packed.positions, np.float64)[:, None, None]
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
 @pytest.mark.usefixtures("splash_interpreted")
 def test_splash_looks_at_an_encoder():
     queries, keys = tokens([20, 10], [30], length=30), tokens([80, 60], [100], length=140)
@@ -182,7 +209,7 @@ def test_what_a_kernel_cannot_do_is_said_once_and_done_plainly(caplog):
     caplog.set_level(logging.INFO, logger="lmjax")
     dispatch._say_once.cache_clear()
     for kernel, alibi in (("splash", True), ("flash", True), ("cudnn", False)):
-        spec = AttentionSpec(True, alibi=alibi, how=How(kernel))
+        spec = AttentionSpec(not alibi, alibi=alibi, how=How(kernel))
         given = (q_BTHK, kv, packed, packed, None, None)
         for _ in range(2):
             found = dispatch.attend(spec, *given)

@@ -37,6 +37,7 @@ STEPS = {
         4,
         {"mesh.preset": "fsdp_tensor_sequence"},
     ),
+    "decoder with ALiBi": ("v5e:2x2", "bloom", "clm", 1, {}),
     "decoder with grouped heads": ("v5e:2x2", "llama", "clm", 1, {"model.num_kv_heads": 1}),
 }
 SMALL = {"hidden_size": 256, "num_layers": 2, "num_heads": 4, "head_dim": 64, "mlp_size": 512}

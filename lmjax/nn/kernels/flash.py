@@ -26,7 +26,9 @@ def why_not(
     """Why it cannot do this; None: it can."""
     if spec.window is not None:
         return "the biased flash attention has no windows"
-    return tiles.why_not(spec, "the biased flash attention", has_dropout)
+    if spec.alibi:
+        return "the biased flash attention has no ALiBi"
+    return tiles.why_not("the biased flash attention", has_dropout)
 
 
 def attend(

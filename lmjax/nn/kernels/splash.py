@@ -1,6 +1,7 @@
 """JAX's splash attention for TPUs: masks that skip what is hidden, segment ids, grouped heads.
 
-It has neither biases of scores nor dropout. Shape suffixes as in `lmjax.nn.attention`.
+It has neither biases of scores nor dropout; ALiBi goes into its queries and keys. Shape suffixes as
+in `lmjax.nn.attention`; P added dims.
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as library
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from lmjax.nn.kernels import tiles
 from lmjax.nn.kernels.spec import AttentionSpec, KeyValues, Tokens
+from lmjax.nn.position import alibi_slopes
 
 
 def why_not(
@@ -25,7 +29,9 @@ def why_not(
     """Why it cannot do this; None: it can."""
     if bias_1HTS is not None:
         return "splash attention has no bias"
-    return tiles.why_not(spec, "splash attention", has_dropout)
+    if spec.alibi and not spec.causal:
+        return "splash attention has ALiBi of earlier keys only"
+    return tiles.why_not("splash attention", has_dropout)
 
 
 def attend(
@@ -37,8 +43,44 @@ def attend(
     bias_1HTS: jax.Array | None,
 ) -> jax.Array:
     """As `dispatch.attend`, of what `why_not` lets pass."""
+    if spec.alibi:
+        q_BTHK, k_BSGK = _with_alibi(q_BTHK, kv.k_BSGK, keys)
+        kv = kv._replace(k_BSGK=k_BSGK)
     kernel = partial(_of_one_device, spec)
     return tiles.attend(kernel, q_BTHK, kv, queries, keys, bias_1HTS)
+
+
+def _with_alibi(q_BTHK: jax.Array, k_BSGK: jax.Array, keys: Tokens) -> tuple[jax.Array, jax.Array]:
+    """Queries and keys with more dims, whose products are ALiBi's biases.
+
+    Of earlier keys, -slope (q - k) is slope k and what all keys of a query have in common, which a
+    softmax does not see. Both factors go in as sums of parts that bfloat16 has exactly: of float32
+    slopes three, of positions up to 2^16 two.
+    """
+    B, T, H, _ = q_BTHK.shape
+    _, S, G, _ = k_BSGK.shape
+    slopes_PH = _parts(alibi_slopes(H))
+    low_BS = keys.positions % _PART
+    positions_BSP = jnp.stack([keys.positions - low_BS, low_BS], axis=-1)
+    slopes_HP = np.tile(slopes_PH.T, 2)
+    positions_BSP = jnp.repeat(positions_BSP, len(slopes_PH), axis=-1)
+    q_BTHP = jnp.broadcast_to(slopes_HP, (B, T, *slopes_HP.shape))
+    k_BSGP = jnp.broadcast_to(positions_BSP[:, :, None], (B, S, G, positions_BSP.shape[-1]))
+    together = lambda x, more: jnp.concatenate([x, more.astype(x.dtype)], axis=-1)
+    return together(q_BTHK, q_BTHP), together(k_BSGK, k_BSGP)
+
+
+_PART = 256  # bfloat16 has 8 bits
+
+
+def _parts(values: np.ndarray) -> np.ndarray:
+    """float32 [H] -> three values [3, H] that bfloat16 has, and whose sum it is."""
+    parts, rest = [], values
+    for _ in range(3):
+        part = rest.astype(jnp.bfloat16).astype(np.float32)
+        parts.append(part)
+        rest = rest - part
+    return np.stack(parts)
 
 
 def _of_one_device(spec, q_BTHK, k_BSGK, v_BSGK, queries_BT, keys_BS, bias):

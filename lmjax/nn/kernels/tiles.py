@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lmjax.nn.kernels.spec import AttentionSpec, KeyValues, Tokens
+from lmjax.nn.kernels.spec import KeyValues, Tokens
 
 LANES = 128
 _SIZES = (512, 256, LANES)
@@ -32,12 +32,10 @@ def tile(length: int) -> int:
     return next(size for size in _SIZES if length % size == 0)
 
 
-def why_not(spec: AttentionSpec, name: str, has_dropout: bool) -> str | None:
+def why_not(name: str, has_dropout: bool) -> str | None:
     """What neither of them can do."""
     if has_dropout:
         return f"{name} has no dropout of attention probabilities"
-    if spec.alibi:
-        return f"{name} has no ALiBi"
     return None
 
 
