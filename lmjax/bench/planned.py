@@ -1,9 +1,10 @@
 """A plan's figures beside those of the run itself, on the machine at hand.
 
 Parameters and moments are counted on the devices. Memory is what a process grows by from before its
-state is made to the peak of its steps, compilation apart: by the system's account on a CPU, by
-JAX's on an accelerator. The time of a step is predicted at a share of the machine's rate;
-`calibrated` is the share that this step reached, for other configs to be predicted with.
+state is made to the peak of its steps, without what compiling and initialising need: by the
+system's account on a CPU, by JAX's on an accelerator. The time of a step is predicted at a share of
+the machine's rate; `calibrated` is the share that this step reached, for other configs to be
+predicted with.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,15 @@ def measure(config: Config, stores: Stores, seconds: float, share: float) -> Pla
         shapes = [program.batch_spec()] * program.num_micro
         compiled = steps.train_step.memory(state, shapes)
         Stepper(steps, program.init()).block(batches, 1, 0.0)  # compiles
-        grown = _growth(program.device)
-        stepper = Stepper(steps, program.init())
-        there = stepper.state
-        held = [_held(tree, program.device) for tree in (there.params, there.opt_state)]
-        del there
-        stepper.block(batches, 2, 0.0)
-        memory = grown()
+        before = _taken(program.device)
+        stepper = Stepper(steps, jax.block_until_ready(program.init()))
+        held = [
+            _held(tree, program.device) for tree in (stepper.state.params, stepper.state.opt_state)
+        ]
+        _taken(program.device)  # what the initialisation needed goes back
+        for _ in range(2):
+            stepper.block(batches, 1, 0.0)
+        memory = _peak(program.device) - before
         times, rates = [], []
         end = time.monotonic() + seconds
         while len(times) < 3 or time.monotonic() < end:
@@ -123,16 +125,21 @@ def _rate(program: Program) -> float:
     return device_lib.matmul_flops(program.device, program.model.dtype)
 
 
-def _growth(device: jax.Device) -> Callable[[], int]:
-    """What says how many bytes this process has grown by at the most, from now on."""
+def _taken(device: jax.Device) -> int:
+    """Bytes that are taken now; from here on a CPU's peak is counted anew."""
     gc.collect()
     if device.platform != "cpu":
-        before = device.memory_stats()["bytes_in_use"]
-        return lambda: device.memory_stats()["peak_bytes_in_use"] - before
+        return device.memory_stats()["bytes_in_use"]
     ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that it counts when it is taken
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
-    return lambda: _status("VmHWM") - before
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak(device: jax.Device) -> int:
+    """Bytes that were taken at the most; of an accelerator since the process began."""
+    if device.platform != "cpu":
+        return device.memory_stats()["peak_bytes_in_use"]
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:
