@@ -290,3 +290,16 @@ def test_collators_of_transformers_in_the_same_run(root, family, target):
     assert against["target"] == target
     assert against["name"] in table
     assert "transformers" in found["versions"]
+
+
+def test_a_plan_beside_the_run(root):
+    found, table = figures(root, "plan", "gpt2", "--mfu=0.5")
+    assert found["parameters"][0] == found["parameters"][1] > 0
+    assert found["optimizer"][0] == found["optimizer"][1] > 0
+    assert found["memory"][0] > found["parameters"][0] + found["optimizer"][0]
+    assert found["estimated"] > 0
+    predicted, measured = found["seconds"]
+    reached = predicted * 0.5 / measured
+    assert found["calibrated"] == pytest.approx(reached)
+    assert found["share"] == 0.5
+    assert f"{found['calibrated']:.1%} were reached" in " ".join(table.split())
