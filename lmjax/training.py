@@ -154,7 +154,7 @@ class Training:
     @contextlib.contextmanager
     def _compiling(self) -> Iterator[None]:
         """Around the first step, before which there is nothing that is not saved."""
-        with self._watchdog.within("compile"), self._stop.nothing_to_lose():
+        with self._watchdog.within("compile"), self._stop.in_native_code():
             faults.at("compile", self._start + 1)
             yield
 

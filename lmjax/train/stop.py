@@ -3,7 +3,8 @@
 While it trains, a signal is only remembered: the step that runs ends, is saved, and the process
 leaves. Where nothing would be lost (preparing, restoring, waiting for data) the wait itself is
 given up by an exception. The first step is compiled in native code, which no Python handler
-interrupts: there a thread ends the process, since there is nothing to save yet. A second signal
+interrupts, and which does not always survive an exception on its way through: there the process is
+ended, by a thread if need be, since there is nothing to save yet. A second signal
 ends the process at once, as a kill would, whatever it waits for; a save is whole or not there.
 """
 
@@ -35,7 +36,7 @@ class Stop:
         # Called before the process is ended from here.
         self.before_leaving: Callable[[], None] = lambda: None
         self._received = False
-        self._at_once = self._nothing_to_lose = False
+        self._at_once = self._nothing_to_lose = self._in_native_code = False
         self._waiting, self._waking = socket.socketpair()
         self._waking.setblocking(False)
 
@@ -87,6 +88,16 @@ class Stop:
         finally:
             self._nothing_to_lose = False
 
+    @contextlib.contextmanager
+    def in_native_code(self) -> Iterator[None]:
+        """As `nothing_to_lose`, but a signal raises nothing inside: it ends the process."""
+        self._in_native_code = True
+        try:
+            with self.nothing_to_lose():
+                yield
+        finally:
+            self._in_native_code = False
+
     def _handle(self, number: int, frame: Any) -> None:
         if self._received:
             os.write(
@@ -99,6 +110,8 @@ class Stop:
         logger.warning(
             f"{signal.Signals(number).name}: stopping" + " and saving" * (not self._at_once)
         )
+        if self._at_once and self._in_native_code:
+            self._leave(PREEMPTED)
         if self._at_once:
             raise StoppedError
 
