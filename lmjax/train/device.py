@@ -15,7 +15,7 @@ from lmjax import chips
 # More memory for activations does not make a CPU faster, it only makes a step longer in coming.
 _CPU_BUDGET = 8 * 2**30
 # Shares of an accelerator's memory that an estimate may fill. TPUs keep arrays in tiles and copies
-# in other orders: libtpu took up to a fifth more than the estimate (docs/benchmarks.md).
+# in other orders: libtpu took 4 to 38 % more than the estimate (docs/benchmarks.md).
 _BUDGET = {"gpu": 0.9, "tpu": 0.8}
 
 
