@@ -147,7 +147,7 @@ def _trips(line: str, condition: Sequence[str]) -> int:
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
     if known:
         return int(known[1])
-    bounds = [n for each in condition for n in re.findall(r"s32\[\]\S* constant\((\d+)\)", each)]
+    bounds = [n for each in condition for n in re.findall(r"[su]32\[\]\S* constant\((\d+)\)", each)]
     if len(bounds) != 1:
         raise ValueError(f"a loop without a number of rounds: {line.strip()[:200]}")
     return int(bounds[0])

@@ -91,6 +91,8 @@ def test_a_loop_counts_as_often_as_it_runs():
     line = "f32[16]{0} all-reduce(%x), channel_id=7, replica_groups={{0,4},{1,5},{2,6},{3,7}}"
     (found,) = collectives.of_program(program(loop=(line,)), AXES)
     assert (found.count, found.bytes) == (3, 3 * 64)
+    unsigned = program(loop=(line,)).replace("s32[]{:T(128)} constant", "u32[]{:T(128)} constant")
+    assert collectives.of_program(unsigned, AXES)[0].count == 3
     told = program(loop=(line,)).replace(
         "body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"5"}}'
     )
