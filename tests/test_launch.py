@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -93,6 +94,15 @@ def place(tmp_path):
     return tmp_path
 
 
+# A shell cannot trap what was ignored when it began, as it is behind `nohup` and in the background.
+_HEARING = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 def start(place, script, arguments, **variables):
     environment = os.environ | {
         "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
@@ -104,7 +114,7 @@ def start(place, script, arguments, **variables):
         "PAUSE": "0.01",
     }
     return subprocess.Popen(
-        ["bash", script, *arguments],
+        [sys.executable, "-c", _HEARING, "bash", script, *arguments],
         env=environment | variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
