@@ -204,29 +204,35 @@ def _groups(line: str, num_devices: int) -> list[list[int]]:
     pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
     if pairs:
         return [[int(i) for i in each] for each in re.findall(r"(\d+),(\d+)", pairs[1])]
-    named = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line)
+    ordered = r"(?:, device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\))?"
+    named = re.search(rf"replica_groups=mesh\[([^\]]*)\]{ordered} \{{(.*?)\}}", line)
     if named:
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
-        over = re.findall(r"'(\w+)'", named[2])
-        return _along(list(sizes.values()), [list(sizes).index(name) for name in over])
+        over = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", named[4])]
+        ids = _ids(named[2] or str(num_devices), named[3])
+        return _along(ids.reshape(list(sizes.values())), over)
     tiled = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
     if tiled:
-        shape, reshape = ([int(n) for n in tiled[i].split(",")] for i in (1, 2))
-        ids = np.arange(math.prod(reshape)).reshape(reshape)
-        if tiled[3]:
-            ids = ids.transpose([int(n) for n in tiled[3].split(",")])
-        return ids.reshape(shape).tolist()
+        shape = [int(n) for n in tiled[1].split(",")]
+        return _ids(tiled[2], tiled[3]).reshape(shape).tolist()
     listed = re.search(r"replica_groups=\{(\{.*?\})\}", line)
     if listed:
         found = re.findall(r"\{([\d,]+)\}", listed[1])
         return [[int(i) for i in group.split(",")] for group in found]
+    if "replica_groups={}" not in line and "replica_groups" in line:
+        raise ValueError(f"groups of devices in a form that is not known: {line.strip()[:400]}")
     return [list(range(num_devices))]
 
 
-def _along(sizes: list[int], over: list[int]) -> list[list[int]]:
-    """Groups of devices that differ along some dims of a mesh of such sizes."""
-    ids = np.arange(math.prod(sizes)).reshape(sizes)
-    members = math.prod(sizes[i] for i in over)
+def _ids(shape: str, order: str | None) -> np.ndarray:
+    """Numbers of all devices in a shape, its dims then in another order."""
+    ids = np.arange(math.prod(map(int, shape.split(",")))).reshape([*map(int, shape.split(","))])
+    return ids if order is None else ids.transpose([int(n) for n in order.split(",")])
+
+
+def _along(ids: np.ndarray, over: list[int]) -> list[list[int]]:
+    """Groups of devices that differ along some dims of a mesh of their numbers."""
+    members = math.prod(ids.shape[i] for i in over)
     return np.moveaxis(ids, over, range(-len(over), 0)).reshape(-1, members).tolist()
 
 

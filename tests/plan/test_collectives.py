@@ -47,6 +47,8 @@ def program(*lines, loop=()):
         ("mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", ("fsdp",)),
         ("mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", ("data",)),
         ("mesh['a'=2,'b'=2,'c'=2] {'a','c'}", ("data", "fsdp")),
+        ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", ("fsdp",)),
+        ("mesh['a'=4,'b'=1,'c'=2], device_ids=([2,4]T(1,0)) {'b','c'}", ("data",)),
         ("{}", ("data", "fsdp")),
     ],
 )
@@ -57,6 +59,12 @@ def test_groups_say_which_axes_they_go_over(groups, axes):
     members = np.prod([AXES[axis] for axis in axes]) if len(found.axes) < 2 else None
     if members:
         assert found.received == 2 * 64 * (members - 1) / members
+
+
+def test_groups_in_another_form_are_no_guess():
+    line = "f32[16]{0} all-reduce(%x), channel_id=1, replica_groups=torus(8), to_apply=%add"
+    with pytest.raises(ValueError, match=r"not known: .*torus"):
+        collectives.of_program(program(line), AXES)
 
 
 def test_sizes_and_what_each_device_receives():

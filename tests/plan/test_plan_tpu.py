@@ -54,7 +54,7 @@ def test_a_compiled_plan_has_the_compilers_figures():
 
 
 def test_what_the_compiler_refuses_fits_in_another_way():
-    rows = {"train__global_batch_size": 4096, "train__micro_batch_size": 4096}
+    rows = {"train__global_batch_size": 12288, "train__micro_batch_size": 12288}
     found = made("gpt2_tiny", "v5e:2x2", **rows)
     assert not found.fit.fits
     assert found.fit.num_bytes > found.fit.capacity
