@@ -40,7 +40,7 @@ autodoc_inherit_docstrings = False
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(collections|concurrent|etils|flax|jax|jaxlib|numpy|optax|os|pyarrow|rich|tokenizers)\b.*",
+        r"(collections|concurrent|etils|flax|jax|jaxlib|numpy|optax|os|pathlib|pyarrow|rich|tokenizers)\b.*",
     )
 ]
 

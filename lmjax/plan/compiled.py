@@ -104,8 +104,7 @@ def _memory(part: Part, compiled: jax.stages.Compiled) -> dict[str, int]:
 def _too_large(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
     """Bytes that a program takes and that there are, by the words of the compiler.
 
-    Raises:
-      JaxRuntimeError: that one, which is about something else.
+    Raises the error itself, where it is about something else.
     """
     patterns = (
         r"[Uu]sed (\S+?)([KMGT]?) of (\S+?)([KMGT]?) hbm",

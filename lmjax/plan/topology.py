@@ -35,11 +35,12 @@ _NOT_THERE = {
 }
 
 
-class _Elsewhere:
-    """A client of JAX that no process here is."""
+class Elsewhere:
+    """A client of JAX in another process than this one."""
 
     @staticmethod
     def process_index() -> int:
+        """Of no process."""
         return -1
 
 
@@ -55,14 +56,10 @@ class StandIn:
     coords: tuple[int, ...]
     compute_capability: str | None = None
     core_on_chip: int = 0
-    client: type = _Elsewhere
+    client: type[Elsewhere] = Elsewhere
 
     def memory_stats(self) -> None:
-        """As JAX has it of devices that are described only.
-
-        Raises:
-          JaxRuntimeError: always.
-        """
+        """Raises what JAX does for a device that is described only."""
         raise jax.errors.JaxRuntimeError("this device is not here")
 
 
@@ -86,14 +83,14 @@ class Topology:
 
     @functools.cached_property
     def peak(self) -> float:
-        """FLOP/s of all devices: by datasheet or, of CPUs, this one's by a product measured now."""
+        """FLOP/s of all devices, by datasheet or, of CPUs, by a product measured now."""
         if self.chip is not None:
             return self.chip.flops * len(self.devices)
         return device_lib.matmul_flops(jax.devices("cpu")[0], jnp.float32)
 
     @property
     def capacity(self) -> int:
-        """Bytes that one device has: of a chip its own, of a CPU its share of this machine's."""
+        """Bytes of one device, a chip's own or a CPU's share of this machine's."""
         if self.chip is not None:
             return self.chip.memory
         return device_lib.host_memory().usable // len(self.devices)
