@@ -12,7 +12,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 # No sandbox for root; and no requests of the browser's own.
-_FLAGS = [
+_FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
@@ -23,7 +23,7 @@ _FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
-]
+)
 
 
 def is_here() -> bool:

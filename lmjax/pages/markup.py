@@ -27,7 +27,7 @@ def join(children: Sequence[str], between: str = "") -> Html:
 
 
 def tag(name: str, /, *children: str, **attributes: str | bool | None) -> Html:
-    """An element. `class_` is `class`, `data_x` is `data-x`; True is a bare attribute, None none."""
+    """An element; `class_` is `class`, `data_x` is `data-x`, True a bare attribute, None none."""
     said = ""
     for key, value in attributes.items():
         if value is None or value is False:
