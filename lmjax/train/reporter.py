@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lmjax.errors import UserError
-from lmjax.train import guard, loss
+from lmjax.train import guard, loss, peaks
 from lmjax.train.console import Console, count, duration, logger
 from lmjax.train.metrics import MetricsWriter, of_sources
 from lmjax.train.state import TrainState, token_counts, total_tokens
@@ -150,6 +150,7 @@ class Reporter:
         row = loss.summarise(metrics["window"], exact_likelihood=self._exact, names=self._names)
         if np.isfinite(metrics["grad_norm"]):
             row["grad_norm"] = float(metrics["grad_norm"])
+        row |= peaks.fields(metrics["peaks"])
         row["skipped_updates"] = int(metrics["guard"]["skipped"])
         row["learning_rate"] = float(metrics["learning_rate"])
         row["tokens"] = total_tokens(metrics["tokens"])
