@@ -32,8 +32,8 @@ def _sections(runs: Sequence[Run]) -> Iterator[Section]:
     yield Section("What it is", sections.overview(runs))
     yield Section(
         "Learning",
-        "To zoom, drag over a curve (on a phone: + and -), and back by a double click. Where a point "
-        "stands for many rows, a band spans the smallest and the largest of them.",
+        "To zoom, drag over a curve (on a phone: + and -), and back by a double click. Where a "
+        "point stands for many rows, a band spans the smallest and the largest of them.",
         curves.learning(runs),
     )
     yield Section("Steps that stand out", *sections.spikes(runs))

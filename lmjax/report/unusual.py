@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class Unusual:
     Attributes:
       step: its number.
       what: "loss" or "grad_norm".
-      value, usual: there, and the median around it.
+      value, usual: there, and the higher of the medians before and behind it.
       score: how many standard deviations, by the median deviation, lie between them.
     """
 
@@ -55,19 +56,27 @@ def _of(columns: Mapping[str, np.ndarray], what: str) -> Sequence[Unusual]:
     usual, spread = _around(values)
     with np.errstate(invalid="ignore"):
         score = (values - usual) / np.maximum(spread, _LEAST_SHARE / _LEAST_SCORE * np.abs(usual))
-    places = np.flatnonzero(score > _LEAST_SCORE)
     return [
         Unusual(int(steps[i]), what, float(values[i]), float(usual[i]), float(score[i]))
-        for i in places
+        for i in np.flatnonzero(score > _LEAST_SCORE)
         if np.isfinite(steps[i])
     ]
 
 
 def _around(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median of each value's neighbours, itself left out, and their deviation in its units."""
+    """What is usual at each value, and the deviation from it in its units.
+
+    That is the higher of the medians before and behind it, so that neither the fall at the
+    beginning nor a rise stands out. The first few have nothing before them and are not judged.
+    """
     padded = np.pad(values, _NEIGHBOURS, constant_values=np.nan)
-    views = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1).copy()
-    views[:, _NEIGHBOURS] = np.nan
-    usual = np.nanmedian(views, axis=1)
-    spread = 1.4826 * np.nanmedian(np.abs(views - usual[:, None]), axis=1)
+    views = np.lib.stride_tricks.sliding_window_view(padded, _NEIGHBOURS)
+    before, behind = views[: len(values)], views[_NEIGHBOURS + 1 :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of the ends, where one side is empty
+        middles = [np.nanmedian(side, axis=1, keepdims=True) for side in (before, behind)]
+        usual = np.fmax(*middles)[:, 0]
+        rest = np.concatenate([before - middles[0], behind - middles[1]], axis=1)
+        spread = 1.4826 * np.nanmedian(np.abs(rest), axis=1)
+    usual[: _NEIGHBOURS // 3] = np.nan
     return usual, spread
