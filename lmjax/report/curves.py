@@ -34,7 +34,9 @@ def learning(runs: Sequence[Run]) -> list[Html]:
     """Losses, shares of right predictions, and what fine-tuning is judged by."""
     found = [
         _losses(runs, "loss", "unigram_loss", "Loss"),
-        _losses(runs, "content_loss", "content_unigram_loss", "Content loss"),
+        None
+        if all(_all_is_content(run) for run in runs)
+        else _losses(runs, "content_loss", "content_unigram_loss", "Content loss"),
         _by_tokens(runs),
         _one(runs, "bits_per_byte", "Bits per byte", "bits per byte of text"),
         _one(runs, "accuracy", "Right predictions", "share of predictions"),
@@ -197,6 +199,14 @@ def _line(
 
 def _dotted(line: Line, name: str) -> Line:
     return Line(name, line.x, line.y, dash="dot", color=line.color)
+
+
+def _all_is_content(run: Run) -> bool:
+    """Whether every prediction counts as content, as in a decoder's text."""
+    return all(
+        np.array_equal(columns.get("loss"), columns.get("content_loss"))
+        for columns in (run.train, run.held_out)
+    )
 
 
 def _same_baseline(runs: Sequence[Run], unigram: str) -> bool:

@@ -88,7 +88,7 @@ def spikes(runs: Sequence[Run]) -> list[Html]:
     for run in runs:
         found = unusual.find(run.train)
         if not found:
-            parts.append(_p(f"{run.label}: no step stands out."))
+            parts.append(_p(f"{run.label}: no step lies above its neighbours."))
             continue
         rows = [
             [
@@ -96,7 +96,7 @@ def spikes(runs: Sequence[Run]) -> list[Html]:
                 "loss" if each.what == "loss" else "gradient norm",
                 f"{each.value:.4g}",
                 f"{each.usual:.4g}",
-                f"{each.score:.0f}",
+                _deviations(each),
                 _replay(run, each.step),
             ]
             for each in found
@@ -106,12 +106,17 @@ def spikes(runs: Sequence[Run]) -> list[Html]:
         parts.append(markup.table(header, rows, numeric={0, 2, 3, 4}))
     parts.append(
         _p(
-            "A step is listed whose loss or gradient norm lies far above those around it, by more "
-            "deviations than chance brings about in so many rows. Replaying it shows its batch, "
-            "text by text."
+            "The loss or gradient norm of these steps lies farthest above those around them; in "
+            "bold what chance hardly brings about in so many rows. Replaying a step shows its "
+            "batch, text by text."
         )
     )
     return parts
+
+
+def _deviations(each: unusual.Unusual) -> Html:
+    said = f"{each.score:.1f}"
+    return markup.escape(said) if each.by_chance else tag("strong", said)
 
 
 def _replay(run: Run, step: int) -> Html:
@@ -151,7 +156,10 @@ def time_spent(run: Run) -> list[Html]:
     ]
     return [
         bars,
-        _p(f"{len(rows) - 1} restarts, {timeline.repeated:,} steps made again:"),
+        _p(
+            f"{len(rows) - 1} restart{'s' * (len(rows) > 2)}, {timeline.repeated:,} steps made "
+            "again:"
+        ),
         markup.table(["began", "from step", "reached", "for"], rows, numeric={1, 2}),
     ]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 _NEAR = 7  # rows on each side that say what is usual
 NEIGHBOURS = 25  # rows on each side that say how much rows differ
+_WORTH_A_LOOK = 2.5  # deviations
 _LEAST_SHARE = 0.003  # of the usual value; a deviation less than that is of no consequence
 
 
@@ -23,6 +24,7 @@ class Unusual:
       what: "loss" or "grad_norm".
       value, usual: there, and the higher of the medians before and behind it.
       score: how many standard deviations, by the median deviation, lie between them.
+      by_chance: whether noise alone may well come to that in so many rows.
     """
 
     step: int
@@ -30,9 +32,10 @@ class Unusual:
     value: float
     usual: float
     score: float
+    by_chance: bool
 
 
-def find(columns: Mapping[str, np.ndarray], limit: int = 10) -> list[Unusual]:
+def find(columns: Mapping[str, np.ndarray], limit: int = 8) -> list[Unusual]:
     """The most unusual steps, worst first.
 
     Args:
@@ -49,7 +52,7 @@ def find(columns: Mapping[str, np.ndarray], limit: int = 10) -> list[Unusual]:
     return sorted(found.values(), key=lambda each: -each.score)[:limit]
 
 
-def least_score(num_rows: int) -> float:
+def beyond_chance(num_rows: int) -> float:
     """Deviations that noise alone hardly comes to in so many rows: 4.6 in 40, 7 in 100,000."""
     return 3.5 + 0.7 * math.log10(max(num_rows, 10))
 
@@ -62,9 +65,17 @@ def _of(columns: Mapping[str, np.ndarray], what: str) -> Sequence[Unusual]:
     usual, spread = _around(values)
     with np.errstate(invalid="ignore"):
         score = (values - usual) / np.maximum(spread, _LEAST_SHARE * np.abs(usual))
+    beyond = beyond_chance(len(values))
     return [
-        Unusual(int(steps[i]), what, float(values[i]), float(usual[i]), float(score[i]))
-        for i in np.flatnonzero(score > least_score(len(values)))
+        Unusual(
+            int(steps[i]),
+            what,
+            float(values[i]),
+            float(usual[i]),
+            float(score[i]),
+            bool(score[i] < beyond),
+        )
+        for i in np.flatnonzero(score > _WORTH_A_LOOK)
         if np.isfinite(steps[i])
     ]
 
