@@ -25,7 +25,6 @@ from lmjax.train.state import TrainState
 from lmjax.train.stop import Stop
 from lmjax.train.watchdog import Watchdog
 
-
 Progress = Callable[[str, int, int], None]  # told (what, done, in all)
 
 

@@ -83,7 +83,7 @@ def make(program: Program, data: Data) -> Sampler | None:
 
 
 def _texts(stores: Sequence[Store], number: int, longest: int) -> list[tuple[int, np.ndarray]]:
-    """(where it starts in its store, ids) of texts of `longest` ids, or fewer where none is so long.
+    """(where it starts in its store, ids) of texts of `longest` ids; fewer where none is as long.
 
     They are taken from each store in turn, spread evenly over its documents.
     """
@@ -106,7 +106,7 @@ def _texts(stores: Sequence[Store], number: int, longest: int) -> list[tuple[int
 def _batch(
     texts: Sequence[tuple[int, np.ndarray]], objective: Objective, seed: int, eos_id: int
 ) -> Batch:
-    """A row of each text by itself, behind the end of another one where the objective reads that."""
+    """A row of each text by itself; where the objective sees what is in front, that is an end."""
     lead = objective.window_length - objective.window_stride
     width = lead + max(len(ids) for _, ids in texts)
     tokens_NW = np.zeros((len(texts), width), np.int32)

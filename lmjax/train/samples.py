@@ -7,7 +7,6 @@ each, which a resumed run cuts as it does metrics.jsonl.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +49,8 @@ class Sample:
         prompt, text = (" ".join(side.split()) for side in (self.prompt, said))
         if not _GAP.search(prompt):
             return f"{_end(prompt)} -> {_beginning(text)}"
-        same = len(os.path.commonprefix([prompt, text]))
+        pairs = enumerate(zip(prompt, text, strict=False))
+        same = next((place for place, (mine, theirs) in pairs if mine != theirs), len(prompt))
         begin = prompt.rfind(" ", 0, max(same - _SHOWN // 4, 0)) + 1
         before = "..." * bool(begin)
         return f"{before}{_beginning(prompt[begin:])} -> {before}{_beginning(text[begin:])}"

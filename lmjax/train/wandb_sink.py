@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -70,12 +71,14 @@ class WandB:
         if self._run is not None:
             self._trying("cannot end the run", self._run.finish)
             self._run = None
+            self._take_links_away()
 
     def _begin(self, config: Config, name: str) -> None:
         import wandb
 
         self._wandb = wandb
-        if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
+        mode = wandb.setup().settings.mode
+        if mode == "online" and not wandb.login(prompt=False):  # else it might ask, and wait
             raise RuntimeError("not logged in (`wandb login`, WANDB_API_KEY or WANDB_MODE=offline)")
         *entity, project = config.log.wandb.split("/")
         self._run = wandb.init(
@@ -91,12 +94,20 @@ class WandB:
                 console="off",
                 disable_code=True,
                 disable_git=True,
-                symlink=False,  # a link in a workdir may lead elsewhere
+                symlink=False,
                 init_timeout=_INIT_SECONDS,
                 finish_timeout=_FINISH_SECONDS,
             ),
         )
-        logger.info(f"Weights & Biases: {self._run.url or f'offline, in {self._run.dir}'}")
+        self._take_links_away()
+        where = self._run.url if mode == "online" else f"{mode}, in {self._run.dir}"
+        logger.info(f"Weights & Biases: {where}")
+
+    def _take_links_away(self) -> None:
+        """Its log is linked to from here, and a workdir with links that lead out is refused."""
+        for entry in (self._folder / "wandb").glob("*/logs/*"):
+            if os.path.islink(entry):
+                os.unlink(entry)
 
     def _log(self, step: int, values: Callable[[], dict[str, Any]]) -> None:
         if self._run is not None:
