@@ -359,6 +359,9 @@ class EvalConfig(Section):
     num_batches: int | None = free(
         16, "global batches per evaluation; None: all held-out text", gt=0
     )
+    num_samples: int = free(
+        4, "held-out texts that go to samples.jsonl with what the model does with them", ge=0
+    )
 
 
 class LogConfig(Section):
@@ -366,6 +369,12 @@ class LogConfig(Section):
 
     every: int = free(10, "steps between rows of metrics.jsonl", gt=0)
     ledger: bool = free(False, "write ledger.jsonl: for every step a hash of the rows it saw")
+    wandb: str | None = free(
+        None,
+        "PROJECT or ENTITY/PROJECT of Weights & Biases that gets the same numbers and samples "
+        "(pip install 'lmjax[wandb]'); None: none",
+        pattern=r"^[^/\s]+(/[^/\s]+)?$",
+    )
 
 
 class WatchdogConfig(Section):

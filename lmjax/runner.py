@@ -16,13 +16,14 @@ from lmjax.exit_codes import PREEMPTED
 from lmjax.opening import Request, Run
 from lmjax.parallel import hosts
 from lmjax.train import data as data_lib
-from lmjax.train import describe, loop, metrics, setup, starts, workdir
+from lmjax.train import describe, loop, metrics, setup, starts, wandb_sink, workdir
 from lmjax.train import inspect as inspect_lib
 from lmjax.train import start as start_lib
 from lmjax.train.console import Console, logger, make_console
 from lmjax.train.life import Life
 from lmjax.train.loop import StoppedError
 from lmjax.train.reporter import Reporter
+from lmjax.train.sinks import Sink, TensorBoard
 from lmjax.train.state import TrainState
 from lmjax.train.stop import Stop
 from lmjax.train.watchdog import Watchdog
@@ -70,6 +71,7 @@ def train(request: Request) -> int:
                 faults.at("prepare")
                 console, folder, config = stack.enter_context(opening.opened(request))
                 stop.before_leaving = folder.unlock
+                wandb_sink.require(config.config)
                 run = stack.enter_context(opening.prepared(folder, config))
                 _introduce(run, console)
                 watchdog = _watchdog(run)
@@ -113,12 +115,14 @@ def _train(
             f"before the next save, config.checkpoint.every={run.config.checkpoint.every} steps "
             f"on; lower that, or look in {folder.log} for what ends it"
         )
-    writer = metrics.MetricsWriter(folder.metrics, folder.tensorboard, purge_step=start + 1)
+    lacks_evaluation = _lacks_evaluation(run, start)
+    metrics.cut(folder.samples, start - lacks_evaluation)
+    writer = metrics.MetricsWriter(folder.metrics, folder.samples, _sinks(run, start))
     reporter = _reporter(run, writer, console, state, start)
     training = Training(run, reporter, console, stop, watchdog, start)
     try:
         console.start(start, num_steps)
-        if _lacks_evaluation(run, start):
+        if lacks_evaluation:
             training.evaluate(start, state, {})
         step, saved = training(state)
     except Exception as error:
@@ -149,6 +153,15 @@ def _lacks_evaluation(run: Run, start: int) -> bool:
     rows = metrics.read(run.folder.metrics)
     lacks = not any((row["step"], row["split"]) == (start, "eval") for row in rows)
     return bool(hosts.agreed(lacks))
+
+
+def _sinks(run: Run, start: int) -> list[Sink]:
+    folder = run.folder
+    sinks: list[Sink] = [TensorBoard(folder.tensorboard, purge_step=start + 1)]
+    if run.config.log.wandb is not None and hosts.index() == 0:
+        name = folder.name.rstrip("/").rpartition("/")[-1]
+        sinks.append(wandb_sink.WandB(run.config, folder.path, name))
+    return sinks
 
 
 def _reporter(

@@ -13,22 +13,30 @@ from lmjax.data import files, pipeline
 from lmjax.opening import Run
 from lmjax.parallel import hosts
 from lmjax.train import answers as answers_lib
-from lmjax.train import disk, loop
+from lmjax.train import disk, loop, sampler
 from lmjax.train.console import Console
 from lmjax.train.evaluate import evaluate
 from lmjax.train.ledger import Ledger
 from lmjax.train.loop import StoppedError
 from lmjax.train.reporter import Reporter
+from lmjax.train.samples import Sample
 from lmjax.train.saver import Saver
 from lmjax.train.state import TrainState
 from lmjax.train.stop import Stop
 from lmjax.train.watchdog import Watchdog
 
+Progress = Callable[[str, int, int], None]  # told (what, done, in all)
 
-def evaluation_row(
-    run: Run, state: TrainState, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
-    """A row of metrics; `progress` is told (what, done, in all)."""
+
+def evaluation_row(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
+    """A row of metrics."""
+    return _evaluated(run, state, progress)[0]
+
+
+def _evaluated(
+    run: Run, state: TrainState, progress: Progress
+) -> tuple[dict[str, Any], list[Sample]]:
+    """A row of metrics, and some of the answers that were judged for it."""
     batches = run.data.eval_batches(run.program)
     row = evaluate(
         state.params,
@@ -38,11 +46,12 @@ def evaluation_row(
         functools.partial(progress, "evaluation"),
         run.data.names,
     )
-    if run.answering is not None:
-        answers = run.answering(state.params, batches, functools.partial(progress, "answers"))
-        row |= run.answering.measures(answers)
-        files.write_whole(run.folder.path / answers_lib.FILE, answers_lib.to_lines(answers))
-    return row
+    if run.answering is None:
+        return row, []
+    answers = run.answering(state.params, batches, functools.partial(progress, "answers"))
+    row |= run.answering.measures(answers)
+    files.write_whole(run.folder.path / answers_lib.FILE, answers_lib.to_lines(answers))
+    return row, run.answering.samples(batches, answers, run.config.eval.num_samples)
 
 
 class Training:
@@ -67,6 +76,7 @@ class Training:
             last=run.config.train.num_steps,
             start=start,
         )
+        self._sampler = sampler.make(run.program, run.data)
         self.unevaluated = False  # whether an evaluation was given up
 
     def __call__(self, state: TrainState) -> tuple[int, int]:
@@ -111,11 +121,15 @@ class Training:
         self._reporter.flush()
         with self._reporter.paused(), self._watchdog.within("evaluation"):
             try:
-                row = evaluation_row(self._run, state, progress)
+                row, samples = _evaluated(self._run, state, progress)
+                if self._sampler is not None:
+                    told = functools.partial(progress, "samples")
+                    samples = self._sampler(state.params, told)
             except StoppedError:
                 self.unevaluated = True
             else:
                 self._reporter.eval_row(step, row)
+                self._reporter.samples(step, samples)
 
     def _batches(self, last: int) -> Iterator[dict]:
         """Host batches; waiting for one can be interrupted."""

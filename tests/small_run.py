@@ -27,7 +27,7 @@ def get_config():
         schedule=dict(warmup_steps=4),
         train=dict(num_steps=24, global_batch_size=8),
         checkpoint=dict(every=5),
-        eval=dict(every=8, num_batches=2),
+        eval=dict(every=8, num_batches=2, num_samples=0),
         log=dict(every=3),
     ))
 """

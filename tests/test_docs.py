@@ -75,7 +75,7 @@ PROGRAMS |= {
     "sleep",
     "sphinx-build",
 }
-PROGRAMS |= {"tail", "tensorboard", "tmux"}
+PROGRAMS |= {"tail", "tensorboard", "tmux", "wandb"}
 SHELL_WORDS = {"until", "while", "do", "done", "nohup"}
 
 FIELDS = fields_lib.field_names()

@@ -91,6 +91,13 @@ def test_a_run_measures_its_answers_and_keeps_them(objective, finetuned):
     config = workdir.read(folder).config
     for measure in objectives.measure(config, predictions, references):
         assert measure.value == pytest.approx(held_out[-1][measure.name])
+    samples = list(metrics.read(folder / "samples.jsonl"))
+    assert [(s["step"], s["index"]) for s in samples] == [(n, i) for n in (4, 8) for i in range(4)]
+    shown = lambda value: value if isinstance(value, str) else json.dumps(value)
+    for sample, answer in zip(samples[4:], answers[::4], strict=True):
+        assert sample["prompt"]
+        assert sample["text"] == shown(answer["prediction"])
+        assert sample["reference"] == shown(answer["reference"])
 
 
 @pytest.mark.parametrize("objective", ["token_classification", "seq2seq"])
@@ -102,8 +109,8 @@ def test_stopped_and_resumed_is_bit_for_bit(objective, finetuned, sources, tmp_p
     assert runner.train(runner.Request(None, str(tmp_path / "run"))) == 0
     assert rows(tmp_path / "run") == rows(whole)
     small_run.assert_same_bits(parameters(tmp_path / "run"), parameters(whole))
-    answers = "predictions.jsonl"
-    assert (tmp_path / "run" / answers).read_bytes() == (whole / answers).read_bytes()
+    for name in ("predictions.jsonl", "samples.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_the_trunk_starts_from_the_weights_and_the_head_anew(sources, tmp_path):

@@ -139,7 +139,7 @@ class Prompts:
         return modes
 
     @property
-    def _num_spans(self) -> int:
+    def num_spans(self) -> int:
         """Sentinels that are no modes."""
         named = [prompt.parts[0] for prompt in self.description.prompts]
         return self.num_sentinels - len({n for n in named if isinstance(n, int) and n < 0})
@@ -147,9 +147,9 @@ class Prompts:
     def _for_encoder(self, name: str, text: str) -> Asked:
         parts = self._parts(text)
         numbers = [part for part in parts if isinstance(part, int)]
-        has_spans = any(number < self._num_spans for number in numbers)
+        has_spans = any(number < self.num_spans for number in numbers)
         mode = self._modes.get(has_spans)
-        if mode is not None and not any(number >= self._num_spans for number in numbers):
+        if mode is not None and not any(number >= self.num_spans for number in numbers):
             parts = [mode, *parts]
         ids: list[int] = []
         modes = 0
@@ -158,7 +158,7 @@ class Prompts:
                 ids.append(self.tokenizer.mask_id)
             elif isinstance(part, int):
                 ids.append(int(self.ids.sentinel(part)))
-                modes += part >= self._num_spans
+                modes += part >= self.num_spans
             else:
                 ids.extend(self.tokenizer.encode(part).tolist())
         framed = examples.framed(ids, self.description.frame, self.tokenizer)
@@ -176,14 +176,14 @@ class Prompts:
                     continue
                 special = following if found[1] is None else int(found[1])
                 self._check_sentinel(found[0], special)
-                if special < self._num_spans:
+                if special < self.num_spans:
                     following = special + 1
             parts += [text[begin : found.start()].rstrip(), special]
             begin = found.end()
         return [part for part in (*parts, text[begin:]) if part != ""]
 
     def _check_sentinel(self, spelled: str, number: int) -> None:
-        limit = self._num_spans if spelled == MASK else self.num_sentinels
+        limit = self.num_spans if spelled == MASK else self.num_sentinels
         if number >= limit:
             raise UserError(
                 f"{spelled} would be sentinel {number}, and the model has {limit}, from "
@@ -200,7 +200,7 @@ class Prompts:
         allowed[[token for token in never if token not in (None, tokenizer.eos_id)]] = False
         if self.num_sentinels:
             allowed[self.ids.sentinel(np.arange(self.num_sentinels))] = False
-            allowed[self.ids.sentinel(np.arange(self._num_spans))] = True
+            allowed[self.ids.sentinel(np.arange(self.num_spans))] = True
         return allowed
 
     def text(self, ids: Sequence[int] | np.ndarray) -> str:

@@ -23,6 +23,7 @@ from lmjax.data.tokenizer import AnyTokenizer
 from lmjax.infer.generate import Generator
 from lmjax.infer.prompts import Prompts
 from lmjax.objectives import measures
+from lmjax.train.samples import Sample
 from lmjax.train.setup import Program, decoder_start_id
 from lmjax.train.step import make_predict_step
 
@@ -103,6 +104,25 @@ class Answering:
         said = rows.objective.answer(output, example, self.encoder)
         return Answer((place[0], place[1] + 1), said, example.reference)
 
+    def samples(self, batches: EvalBatches, answers: Sequence[Answer], number: int) -> list[Sample]:
+        """The same `number` of the answers each time, spread over all of them."""
+        if not number:
+            return []
+        asked = list(_examples(batches))
+        chosen = range(0, len(answers), max(1, len(answers) // number))[:number]
+        return [
+            Sample(index, self._read(*asked[i]), _text(a.prediction), _text(a.reference))
+            for index, (i, a) in enumerate((i, answers[i]) for i in chosen)
+        ]
+
+    def _read(self, rows: ExampleRows, index: int) -> str:
+        """What the model reads of an example, without special ids."""
+        example = rows.examples[index]
+        is_head = self.write is None
+        return self.encoder.decode(
+            example.row["inputs"] if is_head else rows.objective.prompt(example)
+        )
+
     def measures(self, answers: Sequence[Answer]) -> dict[str, float]:
         """Fields of a row of metrics."""
         predictions, references = zip(*((a.prediction, a.reference) for a in answers), strict=True)
@@ -148,6 +168,10 @@ def _real_rows(batches: EvalBatches, batch: dict) -> Iterator[tuple[int, int]]:
     for slot, index in enumerate(batch[INFO_PREFIX + "window"].tolist()):
         if index < len(batches.sources[source_R[slot]]):
             yield slot, index
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def to_lines(answers: Sequence[Answer]) -> bytes:

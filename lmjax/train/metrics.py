@@ -1,4 +1,4 @@
-"""metrics.jsonl, the source of truth of a run's numbers, and TensorBoard beside it.
+"""metrics.jsonl, the source of truth of a run's numbers, and whoever else is shown them.
 
 One JSON object per line, with `step` and `split` ("train" or "eval") first; what is of one source
 of a mixture has its name behind a slash, as in "loss/en". Rows up to step n are
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
 from lmjax import paths
+from lmjax.train import samples as samples_lib
+from lmjax.train.samples import Sample
+from lmjax.train.sinks import Sink
 
 # What a clock decides, and so may differ between two equal runs.
 TIMINGS = ("tokens_per_second", "mfu", "seconds")
@@ -48,44 +50,43 @@ def cut(path: epath.PathLike, step: int) -> int:
     return len(lines) - len(kept)
 
 
-def _summary_writer() -> type:
-    """tensorboardX's writer, imported as where PyTorch is not installed.
-
-    It imports PyTorch wherever it finds it, for features that are not used here; that costs seconds
-    and hundreds of megabytes. The import is slow enough to be left to the process that writes.
-    """
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # makes `import torch` an ImportError, which it handles
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return SummaryWriter
-
-
 class MetricsWriter:
-    """Appends rows, each on disk when `write` returns."""
+    """Appends rows and samples, each on disk when it is written, and hands them to sinks."""
 
-    def __init__(self, path: epath.PathLike, tensorboard: epath.PathLike, *, purge_step: int):
-        SummaryWriter = _summary_writer()
+    def __init__(
+        self,
+        path: epath.PathLike,
+        samples: epath.PathLike | None = None,
+        sinks: Sequence[Sink] = (),
+    ):
+        """Appends to the files `path`, metrics, and `samples`, where there are to be some."""
         self._file = open(os.fspath(path), "a", encoding="utf-8")  # noqa: SIM115
-        self._events = SummaryWriter(os.fspath(tensorboard), purge_step=purge_step)
+        self._samples, self._sinks = samples, sinks
 
     def write(self, step: int, split: str, row: dict[str, Any]) -> None:
         """Writes a row, `step` and `split` in front of its other fields."""
         self._file.write(json.dumps({"step": step, "split": split, **row}) + "\n")
         self._file.flush()
-        for name, value in row.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+        for sink in self._sinks:
+            sink.scalars(step, split, row)
+
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Writes what the model made of some texts."""
+        with open(os.fspath(self._samples), "a", encoding="utf-8") as file:
+            file.write(samples_lib.lines(step, samples))
+            file.flush()
+            os.fsync(file.fileno())
+        for sink in self._sinks:
+            sink.texts(step, samples)
 
     def sync(self) -> None:
         """Forces what was written to the disk."""
         os.fsync(self._file.fileno())
-        self._events.flush()
+        for sink in self._sinks:
+            sink.flush()
 
     def close(self) -> None:
         self.sync()
         self._file.close()
-        self._events.close()
+        for sink in self._sinks:
+            sink.close()

@@ -15,6 +15,7 @@ from lmjax.errors import UserError
 from lmjax.train import guard, loss, peaks
 from lmjax.train.console import Console, count, duration, logger
 from lmjax.train.metrics import MetricsWriter, of_sources
+from lmjax.train.samples import Sample
 from lmjax.train.state import TrainState, token_counts, total_tokens
 
 _PLATEAU_ROWS = 10
@@ -131,6 +132,12 @@ class Reporter:
         if shown:
             more = f" and {len(shown) - _SOURCES_SHOWN} more" * (len(shown) > _SOURCES_SHOWN)
             self._console.line(f"  of sources: {', '.join(shown[:_SOURCES_SHOWN])}{more}")
+
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Writes what the model made of some texts, and shows the first."""
+        if samples:
+            self._writer.write_samples(step, samples)
+            self._console.line(f"  sample: {samples[0]}")
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -31,7 +31,8 @@ from lmjax.train.lease import Lease
 from lmjax.train.mirror import Mirror
 
 _FORMAT = 1
-_NOT_MIRRORED = (".lock", "checkpoints/", "tensorboard/")  # old events stay where they are
+# Old events stay where they are.
+_NOT_MIRRORED = (".lock", "checkpoints/", "tensorboard/", "wandb/")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,10 @@ class Workdir:
     @property
     def metrics(self) -> epath.Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> epath.Path:
+        return self.path / "samples.jsonl"
 
     @property
     def ledger(self) -> epath.Path:

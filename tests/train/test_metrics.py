@@ -1,6 +1,7 @@
 import json
 
 from lmjax.train import metrics
+from lmjax.train.samples import Sample
 
 
 def write(path, steps, tail=b""):
@@ -25,14 +26,35 @@ def test_nothing_to_cut_in_a_fresh_run(tmp_path):
     assert list(metrics.read(tmp_path / "metrics.jsonl")) == []
 
 
-def test_rows_are_on_disk_at_once_and_in_tensorboard(tmp_path):
-    writer = metrics.MetricsWriter(
-        tmp_path / "metrics.jsonl", tmp_path / "tensorboard", purge_step=1
-    )
+class Heard:
+    """A sink that remembers."""
+
+    def __init__(self):
+        self.got = []
+
+    def scalars(self, step, split, row):
+        self.got.append((step, split, dict(row)))
+
+    def texts(self, step, samples):
+        self.got.append((step, [sample.text for sample in samples]))
+
+    def flush(self):
+        self.got.append("flushed")
+
+    def close(self):
+        self.got.append("closed")
+
+
+def test_rows_are_on_disk_at_once_and_every_sink_gets_them(tmp_path):
+    sink = Heard()
+    writer = metrics.MetricsWriter(tmp_path / "metrics.jsonl", tmp_path / "samples.jsonl", [sink])
     writer.write(3, "eval", {"loss": 0.1 + 0.2})
     assert list(metrics.read(tmp_path / "metrics.jsonl")) == [
         {"step": 3, "split": "eval", "loss": 0.1 + 0.2}
     ]
+    writer.write_samples(3, [Sample(0, "one", "two", "three")])
+    assert list(metrics.read(tmp_path / "samples.jsonl")) == [
+        {"step": 3, "index": 0, "prompt": "one", "text": "two", "reference": "three"}
+    ]
     writer.close()
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    assert b"eval/loss" in events.read_bytes()
+    assert sink.got == [(3, "eval", {"loss": 0.1 + 0.2}), (3, ["two"]), "flushed", "closed"]

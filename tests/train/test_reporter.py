@@ -11,7 +11,7 @@ from lmjax.train.reporter import Reporter
 
 @pytest.fixture
 def reporter(tmp_path):
-    writer = metrics.MetricsWriter(tmp_path / "m.jsonl", tmp_path / "tensorboard", purge_step=1)
+    writer = metrics.MetricsWriter(tmp_path / "m.jsonl")
     console = Console()
     yield Reporter(
         writer,
