@@ -10,6 +10,7 @@ Dimension key: B rows of a batch, P predictions of a row, W tokens of a window.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Blamed:
       tokens: how many these are.
       rows: of the batch that have some of it.
       excerpt: the first ids of it that a row of the batch has.
-      lift: nats by which it lifts the loss of the step.
+      lift: nats by which it lifts the loss of the step; infinite where its own is not finite.
     """
 
     source: int
@@ -46,7 +47,7 @@ class Blamed:
     tokens: int = 0
     rows: list[int] = field(default_factory=list)
     excerpt: list[int] = field(default_factory=list)
-    lift: float = 0.0
+    lift: float = math.inf
 
     @property
     def loss(self) -> float:
@@ -74,16 +75,13 @@ def documents(batches: TrainBatches, batch: Batch, nats_BP: np.ndarray, ids: Ids
             blamed.tokens += len(slots)
             blamed.rows.append(number)
             blamed.excerpt = blamed.excerpt or excerpt[:_EXCERPT]
-    nats, weight = (sum(getattr(x, name) for x in found.values()) for name in ("nats", "weight"))
-    for blamed in found.values():
+    finite = [blamed for blamed in found.values() if math.isfinite(blamed.nats)]
+    nats, weight = sum(blamed.nats for blamed in finite), sum(blamed.weight for blamed in finite)
+    for blamed in finite:
         others = weight - blamed.weight
         rest = (nats - blamed.nats) / others if others > 0 else 0.0
         blamed.lift = nats / max(weight, 1e-9) - rest
-    return sorted(found.values(), key=_badness, reverse=True)
-
-
-def _badness(blamed: Blamed) -> float:
-    return blamed.lift if np.isfinite(blamed.lift) else np.inf
+    return sorted(found.values(), key=lambda blamed: blamed.lift, reverse=True)
 
 
 Part = tuple[tuple[int, ...], list[int], list[int]]
@@ -105,7 +103,7 @@ def _parts(rows: Rows, row: Batch, ids: Ids) -> Iterator[Part]:
     else:
         parts = rows.documents(window)  # one for each segment
         owner_of = [parts[shown.segment - 1] for shown in text]
-    if owner_of is None:
+    if owner_of is None or all(shown.prediction is None for shown in text):
         yield owners, used, [_id(shown) for shown in text]
         return
     slots, excerpts = defaultdict(list), defaultdict(list)
@@ -122,8 +120,6 @@ def _parts(rows: Rows, row: Batch, ids: Ids) -> Iterator[Part]:
 def _unnamed(slots: dict[int, list[int]], used: Sequence[int]) -> list[tuple[int, int]]:
     """(document, prediction) of end tokens and sentinels: they go with the text before them."""
     owner_of = {slot: owner for owner, its in slots.items() for slot in its}
-    if not owner_of:
-        return []
     owner = owner_of[min(owner_of)]
     found = []
     for slot in used:

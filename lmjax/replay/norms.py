@@ -14,7 +14,7 @@ from lmjax.model_config import ModelConfig
 from lmjax.nn import stack
 from lmjax.train.step import Explained
 
-_STACKS = {"stack": "layer", "encoder": "encoder layer"}
+_STACKS = ("stack", "encoder")
 UNUSUAL = 3.0  # times what it was in the steps before
 
 
@@ -113,13 +113,15 @@ def _place(config: ModelConfig, names: Sequence[str], unit: int) -> tuple[str, s
     else:
         in_front = len(layout.prefix) + layout.num_units * len(layout.unit)
         index, part = int(number) + (in_front if kind == "suffix" else 0), names[2]
-    return f"{_STACKS[names[0]]} {index}", "norms" if part.endswith("_norm") else part
+    which = {"encoder": "encoder ", "stack": "decoder "}[names[0]]
+    is_one = config.architecture != "encoder_decoder"
+    return f"{'' if is_one else which}layer {index}", "norms" if part.endswith("_norm") else part
 
 
-def _order(key: tuple[str, str]) -> tuple:
+def _order(key: tuple[str, str]) -> tuple[int, int, str, str]:
     """Embeddings, the encoder, the decoder or only stack, what stands behind it."""
     layer, part = key
     name, _, number = layer.rpartition(" ")
-    if name in _STACKS.values():
-        return 2 if name == "layer" else 1, int(number), part
-    return (0 if "embed" in layer else 1 if layer.startswith("encoder") else 3), 10**6, layer, part
+    if name:
+        return 1 if name == "encoder layer" else 3, int(number), layer, part
+    return 0 if "embed" in layer else 2 if layer.startswith("encoder") else 4, 0, layer, part

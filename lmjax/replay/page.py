@@ -121,20 +121,20 @@ def _number(value: float, what: str) -> str:
 def _documents(run: Reading, blamed: Sequence[Blamed]) -> list[Html]:
     cells = [
         [
+            tag("code", origins(run, each)),
             f"{each.loss:.3f}",
             f"{each.tokens:,}",
             f"{each.lift:+.3f}",
-            tag("code", origins(run, each)),
-            excerpt(run, each, 200),
+            tag("div", excerpt(run, each, 200), class_="excerpt"),
         ]
         for each in blamed[:_DOCUMENTS]
     ]
-    header = ("nats per prediction", "predictions", "lifts the loss by", "file:record", "excerpt")
+    header = ("file:record", "nats per prediction", "predictions", "lifts the loss by", "excerpt")
     said = (
         f"{min(_DOCUMENTS, len(blamed))} of the {len(blamed)} documents of this batch, those first "
         "without which the loss of the step would be lowest. Records count from 0."
     )
-    return [tag("p", said), markup.table(header, cells, numeric=(0, 1, 2))]
+    return [tag("p", said), markup.table(header, cells, numeric=(1, 2, 3))]
 
 
 def _curves(found: Replayed) -> list[Html]:
@@ -143,7 +143,7 @@ def _curves(found: Replayed) -> list[Html]:
     return [
         charts.Chart(
             name,
-            [charts.Line(name, x, values, markers=few)],
+            [charts.Line("", x, values, markers=few)],
             y=unit,
             marks=mark,
             about=f"Of the {len(x)} replayed steps, {x[0]} to {x[-1]}.",
@@ -159,8 +159,8 @@ def _norms(run: Reading, found: Replayed) -> list[Html]:
     rows = norms.of_step(run.config.model, found.explained, found.before)
     layers, whole = norms.by_layer(rows), norms.total([row.gradient for row in rows])
     against = (
-        f"Beside each gradient stands how many times its median in the {len(found.before)} steps "
-        f"before it is; more than {norms.UNUSUAL:g} is marked."
+        "Beside the gradient of each part stands how many times its median in the replayed steps "
+        f"before it is ({len(found.before)}); more than {norms.UNUSUAL:g} is marked."
         if found.before
         else "There is no step before it in this replay to compare with; an older one has up to "
         f"{LOOKED_BACK}."

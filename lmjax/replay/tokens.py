@@ -48,6 +48,8 @@ STYLE = """
   white-space: pre-wrap;
 }
 #token:empty { display: none; }
+.excerpt { min-width: 15rem; overflow-wrap: anywhere; }
+td code { white-space: nowrap; }
 """ + "\n".join(
     f".q{level} {{ background: color-mix(in srgb, var(--cost) {share}%, var(--paper)); }}"
     for level, share in enumerate(_SHARES)
