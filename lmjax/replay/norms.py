@@ -113,9 +113,9 @@ def _place(config: ModelConfig, names: Sequence[str], unit: int) -> tuple[str, s
     else:
         in_front = len(layout.prefix) + layout.num_units * len(layout.unit)
         index, part = int(number) + (in_front if kind == "suffix" else 0), names[2]
-    which = {"encoder": "encoder ", "stack": "decoder "}[names[0]]
-    is_one = config.architecture != "encoder_decoder"
-    return f"{'' if is_one else which}layer {index}", "norms" if part.endswith("_norm") else part
+    side = "encoder " if names[0] == "encoder" else "decoder "
+    side = side if config.architecture == "encoder_decoder" else ""
+    return f"{side}layer {index}", "norms" if part.endswith("_norm") else part
 
 
 def _order(key: tuple[str, str]) -> tuple[int, int, str, str]:

@@ -1,5 +1,6 @@
 """Steps made again: as they were to the bit, and looked into."""
 
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -67,8 +68,27 @@ def run_of(text, tmp_path_factory):
     return run
 
 
-def reading(workdir, **settings):
-    return opening.reading(runner.Request(None, str(workdir), settings))
+@pytest.fixture(scope="module")
+def reading(run_of):
+    """Opens a run of a family to be read, once: its steps are compiled for all tests."""
+    with contextlib.ExitStack() as stack:
+        opened = {}
+
+        def open_run(family="gpt2"):
+            if family not in opened:
+                request = runner.Request(None, str(run_of(family)))
+                opened[family] = stack.enter_context(opening.reading(request))
+            return opened[family]
+
+        yield open_run
+
+
+@pytest.fixture
+def copied(reading, tmp_path):
+    """The run of the decoder, in a folder of its own."""
+    folder = tmp_path / "run"
+    shutil.copytree(reading().path, folder)
+    return dataclasses.replace(reading(), path=str(folder))
 
 
 def content(folder):
@@ -77,39 +97,37 @@ def content(folder):
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_any_steps_come_out_as_they_were_recorded(run_of):
-    workdir = run_of("gpt2")
-    before = content(workdir)
-    recorded = {
-        row["step"]: row for row in small_run.comparable(metrics.read(workdir / "metrics.jsonl"))
-    }
+def test_any_steps_come_out_as_they_were_recorded(reading):
+    run = reading()
+    before = content(run.path)
+    rows = small_run.comparable(metrics.read(Path(run.path, "metrics.jsonl")))
+    recorded = {row["step"]: row for row in rows}
     steps = np.random.default_rng(7).choice(np.arange(1, STEPS + 1), 10, replace=False).tolist()
-    with reading(workdir) as run:
-        for step in steps:
-            found = replay_lib.replay(run, step)
-            assert found.start == (step - 1) // 5 * 5
-            assert {"step": step, "split": "train"} | found.step.row == recorded[step]
-            assert found.step.loss == np.float32(recorded[step]["loss"])
-            assert found.step.grad_norm == recorded[step]["grad_norm"]
-            assert found.compared == list(range(found.start + 1, step + 1))
-            assert found.differences == ()
-            assert page.verdict(found).startswith("as recorded, bit for bit")
-    assert content(workdir) == before
+    for step in steps:
+        found = replay_lib.replay(run, step)
+        assert found.start == (step - 1) // 5 * 5
+        assert {"step": step, "split": "train"} | found.step.row == recorded[step]
+        assert found.step.loss == np.float32(recorded[step]["loss"])
+        assert found.step.grad_norm == recorded[step]["grad_norm"]
+        assert found.compared == list(range(found.start + 1, step + 1))
+        assert found.differences == ()
+        assert page.verdict(found).startswith("as recorded, bit for bit")
+    assert content(run.path) == before
 
 
 @pytest.mark.parametrize("family", OF_FAMILY)
-def test_what_tokens_cost_comes_to_the_loss_of_the_step(run_of, family):
-    with reading(run_of(family)) as run:
-        found = replay_lib.replay(run, STEPS)
-        assert found.differences == ()
-        batches = run.data.train_batches(run.program)
-        blamed = blame.documents(batches, found.batch, found.explained.nats, run.ids)
-        rows = norms.of_step(run.config.model, found.explained, found.before)
-        shown = page.render(run, found, blamed).decode()
+def test_what_tokens_cost_comes_to_the_loss_of_the_step(reading, family):
+    run = reading(family)
+    found = replay_lib.replay(run, STEPS)
+    assert found.differences == ()
+    batches = run.data.train_batches(run.program)
+    blamed = blame.documents(batches, found.batch, found.explained.nats, run.ids)
+    rows = norms.of_step(run.config.model, found.explained, found.before)
+    shown = page.render(run, found, blamed).decode()
     weights_BP = np.float64(found.batch["weights"])
     loss = (weights_BP * found.explained.nats).sum() / weights_BP.sum()
     assert loss == pytest.approx(found.step.loss, rel=2e-6)
-    # Documents share all predictions, each one a document of its own.
+    # Documents share all predictions, and each of these has one that it belongs to.
     assert sum(each.weight for each in blamed) == weights_BP.sum()
     assert sum(each.nats for each in blamed) / weights_BP.sum() == pytest.approx(loss)
     assert all(len(each.documents) == 1 for each in blamed)
@@ -124,78 +142,69 @@ def test_what_tokens_cost_comes_to_the_loss_of_the_step(run_of, family):
     assert all(row.times is not None and row.update > 0 for row in rows if row.gradient)
 
 
-def test_a_bad_document_is_named_first(run_of):
-    workdir = run_of("gpt2")
-    with reading(workdir) as run:
-        batches = run.data.train_batches(run.program)
-        step = next(s for s in range(STEPS, 0, -1) if bad_documents(batches, s))
-    done = tool_run.run("main", "--mode=replay", f"--workdir={workdir}", f"--step={step}")
+def test_a_bad_document_is_named_first(copied):
+    """By the command line, where no checkpoint is left before the step."""
+    step = next(s for s in range(STEPS, 0, -1) if has_junk(copied, s))
+    for saved in finished(copied.checkpoints):
+        if saved < step:
+            shutil.rmtree(Path(copied.checkpoints, str(saved)))
+    before = content(copied.path)
+    done = tool_run.run("main", "--mode=replay", f"--workdir={copied.path}", f"--step={step}")
     assert done.code == 0, done.err
-    lines = done.out.splitlines()
-    (first,) = [line for line in lines if " nats x " in line][:1]
+    told = f"no checkpoint before step {step} is left: replaying {step} steps from the state that"
+    assert told in done.out
+    assert f"as recorded, bit for bit: {step} rows up to {step}" in done.out
+    first, *others = [line for line in done.out.splitlines() if " nats x " in line]
     assert "junk.jsonl:1 " in first
-    assert lines[-1] == f"wrote {workdir}/replay/{step}.html"
-    shown = (workdir / "replay" / f"{step}.html").read_text()
+    assert len(others) == 2
+    file = Path(copied.path, "replay", f"{step}.html")
+    assert done.out.splitlines()[-1] == f"wrote {file}"
+    shown = file.read_text()
     assert re.search(r"<code>([^<]*)</code>", shown).group(1) == "junk.jsonl:1"
     first_row = shown[shown.index("<article>") :]
     assert "junk.jsonl:1" in re.search(r'class="muted">([^<]*)', first_row).group(1)
-    shutil.rmtree(workdir / "replay")
+    file.unlink()
+    assert content(copied.path) == before
 
 
-def bad_documents(batches, step):
+def has_junk(run, step):
+    """Whether the batch of a step has some of the document of random characters."""
+    batches = run.data.train_batches(run.program)
     (rows,) = batches.sources
     windows = batches(step - 1)["info/window"].tolist()
     origins = [rows.store.origin(d) for window in windows for d in rows.documents(window)]
-    return [origin for origin in origins if origin == ("junk.jsonl", 1)]
+    return ("junk.jsonl", 1) in origins
 
 
-def test_without_checkpoints_it_begins_at_the_beginning(run_of, tmp_path):
-    shutil.copytree(run_of("gpt2"), tmp_path / "run")
-    for step in finished(str(tmp_path / "run" / "checkpoints"))[:-1]:
-        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
-    done = tool_run.run("main", "--mode=replay", f"--workdir={tmp_path}/run", "--step=3")
-    assert done.code == 0, done.err
-    told = "no checkpoint before step 3 is left: replaying 3 steps from the state that the run"
-    assert told in done.out
-    assert "as recorded, bit for bit: 3 rows up to 3" in done.out
-
-
-def test_a_damaged_checkpoint_is_passed_over(run_of, tmp_path, caplog):
-    shutil.copytree(run_of("gpt2"), tmp_path / "run")
-    for file in (tmp_path / "run/checkpoints/5/state").rglob("*"):
+def test_a_damaged_checkpoint_is_passed_over(copied):
+    for file in Path(copied.checkpoints, "5", "state").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:50])
-    with reading(tmp_path / "run") as run:
-        found = replay_lib.replay(run, 6)
+    found = replay_lib.replay(copied, 6)
     assert found.start == 0
     assert found.differences == ()
-    assert finished(str(tmp_path / "run/checkpoints")) == [5, 10, 15, 20, 24]
+    assert finished(copied.checkpoints) == [5, 10, 15, 20, 24]
 
 
-def test_what_differs_is_said(run_of, tmp_path):
-    shutil.copytree(run_of("gpt2"), tmp_path / "run")
-    file = tmp_path / "run/metrics.jsonl"
+def test_what_differs_is_said(copied):
+    file = Path(copied.path, "metrics.jsonl")
     rows = list(metrics.read(file))
     file.write_text(file.read_text().replace(f'"loss": {rows[6]["loss"]}', '"loss": 9.5', 1))
-    with reading(tmp_path / "run") as run:
-        found = replay_lib.replay(run, 8)
-        moved = dataclasses.replace(found, reasons=("device was TPU v9, is cpu",))
-        shown = page.render(run, moved, []).decode()
+    found = replay_lib.replay(copied, 8)
+    moved = dataclasses.replace(found, reasons=("device was TPU v9, is cpu",))
     (different,) = found.differences
     assert (different.step, different.field, different.recorded) == (7, "loss", 9.5)
     assert page.verdict(moved).startswith("not as recorded: row of step 7 differs in loss by ")
     assert page.verdict(moved).endswith("of 9.5 (device was TPU v9, is cpu)")
-    assert page.verdict(moved) in shown
+    assert page.verdict(moved) in page.render(copied, moved, []).decode()
 
 
-def test_a_step_between_two_rows(run_of, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(run_of("gpt2"), workdir)
-    kept = [line for line in (workdir / "metrics.jsonl").open() if '"step": 7,' not in line]
-    (workdir / "metrics.jsonl").write_text("".join(kept))
-    with reading(workdir) as run:
-        found = replay_lib.replay(run, 7)
-        shown = page.render(run, found, []).decode()
+def test_a_step_between_two_rows(copied):
+    file = Path(copied.path, "metrics.jsonl")
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if '"step": 7,' not in line))
+    found = replay_lib.replay(copied, 7)
     assert found.compared == [6]
+    shown = page.render(copied, found, []).decode()
     around = shown[shown.index("no row of its own") :]
     assert re.findall(r'<td class="number">(\d+)</td>', around)[:2] == ["6", "8"]
