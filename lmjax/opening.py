@@ -20,12 +20,13 @@ from lmjax.parallel import hosts
 from lmjax.train import answers as answers_lib
 from lmjax.train import data as data_lib
 from lmjax.train import disk, setup, workdir
+from lmjax.train import meta as meta_lib
 from lmjax.train import start as start_lib
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.console import Console, logger
 from lmjax.train.copied_checkpoints import CopiedCheckpoints, open_checkpoints
 from lmjax.train.loop import StoppedError
-from lmjax.train.restart import Restart, newest_before, newest_meta
+from lmjax.train.restart import Restart, newest_before
 from lmjax.train.state import TrainState
 from lmjax.train.workdir import RunConfig, Workdir
 
@@ -170,7 +171,7 @@ class Reading:
                     "began with imported weights; import them again (tools/import_hf.py) and bring "
                     "back checkpoints/0, or take a later step"
                 )
-            meta = newest_meta(self.checkpoints)  # of a later one
+            meta = meta_lib.newest(self.path)  # of a later one
             _check_data(meta, self.data, self.path)
             return first_state(self, logger.info), 0, meta
         state, meta = found

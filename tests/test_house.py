@@ -33,8 +33,8 @@ FLOORS = [
     {"families"},
     {"infer"},
     {"train"},
-    {"export", "curate", "plan", "report"},
-    {"bench"},
+    {"export", "curate", "plan"},
+    {"bench", "report"},
     {"runner", "opening", "training", "config_file", "main", "cli", "doctor", "replay"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -53,7 +53,8 @@ class Facts:
       train_text, eval_text: amounts of the text trained on and held out, as in a manifest's
         entries of the two splits; None: not known here.
       num_inputs: files of text that the stores of the training text were made of.
-      ledger: counts by dotted name, of a curation.
+      ledgers: of the curations that the texts are from, by their names in the mixture; that of an
+        only text has an empty name.
       sources: the texts of a mixture.
     """
 
@@ -66,7 +67,7 @@ class Facts:
     train_text: dict[str, Any] | None
     eval_text: dict[str, Any] | None
     num_inputs: int | None
-    ledger: dict[str, int]
+    ledgers: dict[str, Any]
     sources: tuple[Text, ...] = ()
 
     @property
@@ -80,6 +81,15 @@ class Facts:
         if "model_type" in source:
             return {"model_type": source["model_type"], "config_sha256": source["sha256"]}
         return self.meta.get("imported")
+
+    @property
+    def ledger(self) -> dict[str, int]:
+        """What the ledgers sum up, or all their numbers, by dotted name."""
+        return {
+            f"{name}.{key}" if name else key: number
+            for name, content in self.ledgers.items()
+            for key, number in _counts(content.get("summary", content))
+        }
 
     @property
     def is_trained(self) -> bool:
@@ -130,10 +140,10 @@ def gather(path: str, step: int, meta: dict[str, Any]) -> Facts:
         train_text=_sum(text.train for text in texts),
         eval_text=held_out,
         num_inputs=sum(text.num_inputs or 0 for text in texts) or None,
-        ledger={
-            f"{name}.{key}" if name else key: number
+        ledgers={
+            name: content
             for name, path in zip(names or ("",), run.config.data.paths, strict=True)
-            for key, number in _ledger(path, _folder(run.config, meta, name)).items()
+            if (content := _ledger(path, _folder(run.config, meta, name))) is not None
         },
         sources=tuple(texts) if names else (),
     )
@@ -193,8 +203,8 @@ def _folder(config: Config, meta: dict[str, Any], name: str) -> str | None:
     return _store(config, meta.get(f"data_sha256/{name}" if name else "data_sha256"))
 
 
-def _ledger(path: str, folder: str | None = None) -> dict[str, int]:
-    """What a ledger sums up, or all its numbers: in the store's folder, or beside the text."""
+def _ledger(path: str, folder: str | None = None) -> dict[str, Any] | None:
+    """A ledger in the store's folder, or beside the text."""
     folders = [] if folder is None else [folder]
     if not paths.is_remote(path) and not path.startswith(BUNDLED):
         path = os.path.expanduser(path)
@@ -203,10 +213,12 @@ def _ledger(path: str, folder: str | None = None) -> dict[str, int]:
         file = Path(folder) / store.LEDGER
         try:
             content = json.loads(file.read_bytes())
-            return dict(_counts(content.get("summary", content)))
-        except (OSError, ValueError, RecursionError, AttributeError):
+            list(_counts(content))
+        except (OSError, ValueError, RecursionError):
             continue
-    return {}
+        if isinstance(content, dict):
+            return content
+    return None
 
 
 def _counts(content: Any, prefix: str = "") -> Iterator[tuple[str, int]]:

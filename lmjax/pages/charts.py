@@ -49,6 +49,7 @@ class Chart:
       lines: see `Line`.
       x, y: what the axes are, with units.
       log_x, log_y: whether axes begin logarithmic; the reader can change that.
+      from_zero: whether a linear y begins there.
       marks: (x, text) of vertical lines.
       about: one sentence for those who do not see it.
     """
@@ -59,6 +60,7 @@ class Chart:
     y: str = "loss"
     log_x: bool = False
     log_y: bool = False
+    from_zero: bool = False
     marks: Sequence[tuple[float, str]] = ()
     about: str = ""
 
@@ -113,6 +115,8 @@ class Columns:
             "y": chart.y,
             "log_x": chart.log_x,
             "log_y": chart.log_y,
+            "from_zero": chart.from_zero,
+            "large": any(_is_large(line.y) for line in chart.lines),
             "marks": [[x, text] for x, text in chart.marks],
             "lines": lines,
         }
@@ -146,6 +150,11 @@ def thinned(line: Line, limit: int = 2000) -> Line:
         line.lines,
         line.color,
     )
+
+
+def _is_large(values: Sequence[float]) -> bool:
+    """Whether ticks read better as 33k than as 3.3e4."""
+    return bool(np.nanmax(np.abs(np.asarray(values, np.float64)), initial=0) >= 1000)
 
 
 def _short(value: float) -> float | int | None:

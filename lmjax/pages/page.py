@@ -27,8 +27,8 @@ _POLICY = (
 class Section:
     """A part of a page with a heading of its own."""
 
-    def __init__(self, title: str, *parts: str):
-        """Of HTML; plain strings are paragraphs."""
+    def __init__(self, title: str, *parts: str | Sequence[str]):
+        """Of HTML; plain strings are paragraphs, lists of charts stand side by side."""
         self.title, self.parts = title, parts
 
     @property
@@ -73,7 +73,9 @@ class Page:
         parts = [self._part(part) for part in section.parts]
         return tag("section", tag("h2", section.title), *parts, id=section.anchor)
 
-    def _part(self, part: str) -> Html:
+    def _part(self, part: str | Sequence[str]) -> Html:
+        if not isinstance(part, str):
+            return tag("div", *map(self._part, part), class_="charts")
         if isinstance(part, charts.ChartHtml):
             return self._chart(part.chart)
         return part if isinstance(part, Html) else tag("p", part)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lmjax.errors import UserError
-from lmjax.train import guard, loss
+from lmjax.train import guard, loss, peaks
 from lmjax.train.console import Console, count, duration, logger
 from lmjax.train.metrics import MetricsWriter, of_sources
 from lmjax.train.state import TrainState, token_counts, total_tokens
@@ -55,6 +55,7 @@ def train_row(
     row = loss.summarise(metrics["window"], exact_likelihood=exact_likelihood, names=names)
     if np.isfinite(metrics["grad_norm"]):
         row["grad_norm"] = float(metrics["grad_norm"])
+    row |= peaks.fields(metrics["peaks"])
     row["skipped_updates"] = int(metrics["guard"]["skipped"])
     row["learning_rate"] = float(metrics["learning_rate"])
     row["tokens"] = total_tokens(metrics["tokens"])

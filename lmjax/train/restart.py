@@ -33,17 +33,6 @@ def newest_before(
     return None
 
 
-def newest_meta(directory: str) -> dict[str, Any]:
-    """What the newest checkpoint of a folder that can be read says of itself, or nothing."""
-    for found in reversed(finished(directory)):
-        try:
-            with reading(directory, found) as (checkpoints, _):
-                return checkpoints.meta(found)
-        except DamagedError:
-            continue
-    return {}
-
-
 class Restart:
     """The newest checkpoint that is what was saved.
 

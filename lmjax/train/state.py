@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from lmjax.parallel.rules import state_shardings
 from lmjax.train import guard, loss
+from lmjax.train import peaks as peaks_lib
 
 
 @flax.struct.dataclass
@@ -33,6 +34,7 @@ class TrainState:
       window: sums of `loss.sums` since the last row of metrics, float32 scalars, and vectors [K]
         where there are K > 1 sources.
       tokens: uint32 [2] or [2, K], real tokens seen as (high, low) words of a 64-bit count.
+      peaks: the worst step since the last row, as `peaks.zeros` has it.
       guard: what decides whether updates are made, as `guard.zeros` has it.
     """
 
@@ -40,6 +42,7 @@ class TrainState:
     params: Any
     opt_state: Any
     window: dict[str, jax.Array]
+    peaks: peaks_lib.Peaks
     tokens: jax.Array
     guard: guard.Guard
 
@@ -74,6 +77,7 @@ class Counted:
         of_each = () if self.num_sources == 1 else (self.num_sources,)
         return {
             "window": loss.zeros(self.num_sources),
+            "peaks": peaks_lib.zeros(),
             "tokens": jnp.zeros((2, *of_each), jnp.uint32),
             "guard": guard.zeros(self.skip_spikes),
         }

@@ -28,6 +28,7 @@ from lmjax.optim.schedule import Schedule
 from lmjax.parallel import rules
 from lmjax.train import guard as guard_lib
 from lmjax.train import loss
+from lmjax.train import peaks as peaks_lib
 from lmjax.train.state import TrainState, add_tokens
 
 # `loss.sums` of a model: (params, batch, tables, dropout_key) -> (to differentiate, to report).
@@ -82,9 +83,9 @@ class Explained(NamedTuple):
 class TrainStep:
     """(state, micro-batches, fresh window?) -> (state, metrics); see the module's docstring.
 
-    metrics: `loss` of this step, `window` sums since the last row, `grad_norm` before clipping,
-    `learning_rate`, `tokens` seen as two words, `guard`'s counts of updates that were not made; all
-    on the device, and nothing waits for them.
+    metrics: `loss` of this step, `window` sums and `peaks` since the last row, `grad_norm`
+    before clipping, `learning_rate`, `tokens` seen as two words, `guard`'s counts of updates that
+    were not made; all on the device, and nothing waits for them.
     """
 
     def __init__(
@@ -267,9 +268,12 @@ class TrainStep:
             total.sums,
         )
         tokens = add_tokens(state.tokens, total.tokens)
+        worst = {"loss": value, "grad_norm": norm}
+        peaks = peaks_lib.updated(state.peaks, worst, state.step + 1, made, fresh)
         metrics = {
             "loss": value,
             "window": window,
+            "peaks": peaks,
             "grad_norm": norm,
             # The optimizer's own count stands still where no update is made.
             "learning_rate": self._schedule(state.step - state.guard["skipped"]),
@@ -281,6 +285,7 @@ class TrainStep:
             params=jax.tree.map(keep, params, state.params),
             opt_state=jax.tree.map(keep, opt_state, state.opt_state),
             window=window,
+            peaks=peaks,
             tokens=tokens,
             guard=guard,
         ), metrics

@@ -185,8 +185,9 @@ def test_what_is_not_known_is_named(subject):
 def test_a_ledger_is_shown_as_counts(tmp_path, subject):
     (tmp_path / store.LEDGER).write_text('{"kept": 5, "dropped": {"short": 2}, "name": "x"}')
     for path in (tmp_path, tmp_path / "text.jsonl"):
-        assert facts._ledger(str(path)) == {"kept": 5, "dropped.short": 2}
-    assert "| dropped.short | 2 |" in sections.data(changed(subject, ledger={"dropped.short": 2}))
+        of_run = changed(subject, ledgers={"": facts._ledger(str(path))})
+        assert of_run.facts.ledger == {"kept": 5, "dropped.short": 2}
+        assert "| dropped.short | 2 |" in sections.data(of_run)
 
 
 HOSTILE = [
@@ -231,7 +232,7 @@ def structure(markdown):
 def test_free_text_is_only_shown(text, subject):
     fields = {"data.path": text, "optimizer.weight_decay": ((text, 0.1),), "data.eval_path": text}
     run = dataclasses.replace(subject.facts.run, source={"file": text, "sha256": text})
-    found = dataclasses.replace(subject.facts, run=run, name=text, ledger={text: 1})
+    found = dataclasses.replace(subject.facts, run=run, name=text, ledgers={"": {text: 1}})
     hostile = changed(
         dataclasses.replace(subject, facts=found, license=text),
         config=fields | {"train.init_from": text},
@@ -240,7 +241,7 @@ def test_free_text_is_only_shown(text, subject):
     content = str(card.make(hostile))
     content.encode()
     made = ModelCard(content)
-    usual = ModelCard(str(card.make(changed(subject, ledger={"kept": 1}))))
+    usual = ModelCard(str(card.make(changed(subject, ledgers={"": {"kept": 1}}))))
     assert set(made.data.to_dict()) - {"license"} == set(usual.data.to_dict())
     assert made.data.license is None or isinstance(made.data.license, str)
     assert made.data.tags == usual.data.tags

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import tensorstore
 
-from lmjax.train import guard
+from lmjax.train import guard, peaks
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.state import TrainState
 
@@ -24,6 +24,7 @@ def test_parameters_are_restored_without_the_moments(tmp_path):
     )
     scalars = {
         "window": {"nats": jnp.float32(1)},
+        "peaks": peaks.zeros(),
         "tokens": jnp.zeros(2, jnp.uint32),
         "guard": guard.zeros(False),
     }

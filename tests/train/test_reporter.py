@@ -42,6 +42,7 @@ def step_metrics(nats, unigram=6.0, step=1, skipped=0):
     return {
         "loss": jnp.float32(nats),
         "window": window,
+        "peaks": {"value": jnp.array([nats, 1.0]), "step": jnp.array([step, step])},
         "grad_norm": jnp.float32(1),
         "learning_rate": jnp.float32(1e-3),
         "tokens": jnp.array([0, 100 * step], jnp.uint32),

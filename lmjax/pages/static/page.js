@@ -49,20 +49,21 @@
 
   const touch = matchMedia("(pointer: coarse)").matches;
   const layout = (spec, color) => {
-    const axis = (title, log) => ({
+    const axis = (title, log, large) => ({
       title: { text: title, standoff: 8 }, type: log ? "log" : "linear", gridcolor: color("line"),
       zerolinecolor: color("line"), linecolor: color("line"), automargin: true,
-      exponentformat: title === spec.x ? "SI" : "power",
+      exponentformat: large ? "SI" : "power",
     });
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: "kept",
       font: { color: color("ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
-      margin: { l: 10, r: 10, t: 8, b: 10 }, hovermode: "x unified",
+      margin: { l: 10, r: 10, t: 30, b: 10 }, hovermode: "x unified",
       hoverlabel: { bgcolor: color("panel"), bordercolor: color("line"), font: { color: color("ink") } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("accent") },
       dragmode: touch ? false : "zoom",
       legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0 },
-      xaxis: axis(spec.x, spec.log_x), yaxis: axis(spec.y, spec.log_y),
+      xaxis: axis(spec.x, spec.log_x, true),
+      yaxis: { ...axis(spec.y, spec.log_y, spec.large), rangemode: spec.from_zero ? "tozero" : "normal" },
       shapes: spec.marks.map(([x]) => ({
         type: "line", xref: "x", x0: x, x1: x, yref: "paper", y0: 0, y1: 1,
         line: { color: color("muted"), width: 1, dash: "dash" },
