@@ -179,8 +179,7 @@ class Reading:
         return state, int(meta["step"]), meta
 
 
-@contextlib.contextmanager
-def reading(request: Request) -> Iterator[Reading]:
+def reading(request: Request) -> Reading:
     """A run's program, data and compiled steps, without lock and log: its workdir is not touched.
 
     Raises:
@@ -192,9 +191,8 @@ def reading(request: Request) -> Iterator[Reading]:
     source = run_config(request)
     jax.config.update("jax_debug_nans", request.debug)
     made = _made(source.config, path)
-    with made.program.context():
-        steps = setup.make_steps(made.program, made.data.tables)
-        yield Reading(path, source, made.program, made.ids, made.data, steps)
+    steps = setup.make_steps(made.program, made.data.tables)
+    return Reading(path, source, made.program, made.ids, made.data, steps)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import os
 from lmjax import opening, paths
 from lmjax.data import files
 from lmjax.errors import UserError
-from lmjax.opening import Reading, Request
+from lmjax.opening import Request
 from lmjax.replay import blame, page
 from lmjax.replay import replay as replay_lib
 from lmjax.replay.replay import Replayed, Step
@@ -31,21 +31,18 @@ def show(request: Request, step: int | None, output: str | None, console: Consol
     )
     if importlib.util.find_spec("plotly") is None:  # before the steps, which may take long
         raise UserError("the page's curves need plotly; pip install 'lmjax[report]'")
-    with opening.reading(request) as run:
-        try:
-            found = replay_lib.replay(
-                run, step, lambda start, made: _tell(console, start, step, made)
-            )
-        finally:
-            console.stop()
-        blamed = blame.documents(
-            run.data.train_batches(run.program), found.batch, found.explained.nats, run.ids
-        )
-        _summary(run, found, console)
-        for line in page.worst_lines(run, blamed):
-            console.line(line)
-        where = output or paths.join(path, "replay", f"{step}.html")
-        _write(where, page.render(run, found, blamed))
+    run = opening.reading(request)
+    try:
+        found = replay_lib.replay(run, step, lambda start, made: _tell(console, start, step, made))
+    finally:
+        console.stop()
+    batches = run.data.train_batches(run.program)
+    blamed = blame.documents(batches, found.batch, found.explained.nats, run.ids)
+    _summary(found, console)
+    for line in page.worst_lines(run, blamed):
+        console.line(line)
+    where = output or paths.join(path, "replay", f"{step}.html")
+    _write(where, page.render(run, found, blamed))
     console.line(f"wrote {where}")
     return 0
 
@@ -61,7 +58,7 @@ def _tell(console: Console, start: int, last: int, made: Step) -> None:
     console.within_step(f"step {made.number}/{last}  loss {made.loss:.4f}")
 
 
-def _summary(run: Reading, found: Replayed, console: Console) -> None:
+def _summary(found: Replayed, console: Console) -> None:
     step = found.step
     recorded = {row["step"]: row for row in found.recorded}.get(step.number)
     said = f" (recorded {recorded['loss']:.6g})" if recorded else ""

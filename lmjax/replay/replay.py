@@ -118,15 +118,16 @@ def replay(
     Raises:
       UserError: the state to begin from is not to be had.
     """
-    state, start, meta = run.state_before(step)
     steps, found = [], {}
     looked = range(step - LOOKED_BACK, step + 1)
-    for made, last, explained in _walk(run, state, start, step, looked):
-        tell(start, made)
-        steps.append(made)
-        batch = last
-        if explained is not None:
-            found[made.number] = explained
+    with run.program.context():
+        state, start, meta = run.state_before(step)
+        for made, last, explained in _walk(run, state, start, step, looked):
+            tell(start, made)
+            steps.append(made)
+            batch = last
+            if explained is not None:
+                found[made.number] = explained
     rows = metrics.read(paths.join(run.path, "metrics.jsonl"))
     recorded = tuple(row for row in rows if row["split"] == "train")
     mine = {made.number: made.row for made in steps}

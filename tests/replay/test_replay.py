@@ -1,6 +1,5 @@
 """Steps made again: as they were to the bit, and looked into."""
 
-import contextlib
 import dataclasses
 import hashlib
 import re
@@ -71,16 +70,14 @@ def run_of(text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def reading(run_of):
     """Opens a run of a family to be read, once: its steps are compiled for all tests."""
-    with contextlib.ExitStack() as stack:
-        opened = {}
+    opened = {}
 
-        def open_run(family="gpt2"):
-            if family not in opened:
-                request = runner.Request(None, str(run_of(family)))
-                opened[family] = stack.enter_context(opening.reading(request))
-            return opened[family]
+    def open_run(family="gpt2"):
+        if family not in opened:
+            opened[family] = opening.reading(runner.Request(None, str(run_of(family))))
+        return opened[family]
 
-        yield open_run
+    return open_run
 
 
 @pytest.fixture
