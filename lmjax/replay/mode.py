@@ -38,7 +38,7 @@ def show(request: Request, step: int | None, output: str | None, console: Consol
         console.stop()
     batches = run.data.train_batches(run.program)
     blamed = blame.documents(batches, found.batch, found.explained.nats, run.ids)
-    _summary(found, console)
+    _summary(found, run.config.log.every, console)
     for line in page.worst_lines(run, blamed):
         console.line(line)
     where = output or paths.join(path, "replay", f"{step}.html")
@@ -58,10 +58,11 @@ def _tell(console: Console, start: int, last: int, made: Step) -> None:
     console.within_step(f"step {made.number}/{last}  loss {made.loss:.4f}")
 
 
-def _summary(found: Replayed, console: Console) -> None:
+def _summary(found: Replayed, every: int, console: Console) -> None:
     step = found.step
     recorded = {row["step"]: row for row in found.recorded}.get(step.number)
-    said = f" (recorded {recorded['loss']:.6g})" if recorded else ""
+    what = "recorded" if every == 1 else "its row, the mean since the one before,"
+    said = f" ({what} {recorded['loss']:.6g})" if recorded else ""
     left_out = "" if step.made else "; its update was not made"
     console.line(
         f"step {step.number}: loss {step.loss:.6g}{said}, gradient norm {step.grad_norm:.6g}"
