@@ -112,7 +112,7 @@ def test_any_steps_come_out_as_they_were_recorded(reading):
     assert content(run.path) == before
 
 
-@pytest.mark.parametrize("family", OF_FAMILY)
+@pytest.mark.parametrize("family", ["gpt2", "bert", pytest.param("t5", marks=pytest.mark.slow)])
 def test_what_tokens_cost_comes_to_the_loss_of_the_step(reading, family):
     run = reading(family)
     found = replay_lib.replay(run, STEPS)
