@@ -204,6 +204,16 @@ MISTAKES = [
         "no document has the 128 words",
         "lower --context_words",
     ),
+    (
+        "report --workdir={at} --output={at}/report.html",
+        "{at} holds no run",
+        "train one there",
+    ),
+    (
+        "report --workdir={at}/run --output={at}/report.html",
+        "no rows in metrics.jsonl yet",
+        "wait for the first",
+    ),
     # devices that are not here
     ("plan --topology=v5e:4x4", "nothing to plan", "give --config=FILE and --topology"),
     ("plan --config={at}/gpt2.py --topology=v9:4x4", "v9:4x4 is not known", "write v5e:4x4"),

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-import importlib
 import json
 import re
 from collections.abc import Sequence
 from importlib import resources
 
-from lmjax.errors import UserError
 from lmjax.pages import charts
 from lmjax.pages.markup import Html, tag
 
@@ -50,7 +48,7 @@ class Page:
         """The file.
 
         Raises:
-          UserError: there are charts, and plotly is not installed.
+          ModuleNotFoundError: there are charts, and plotly is not installed (extra [report]).
         """
         body = [self._section(section) for section in self._sections]
         contents = [tag("a", s.title, href=f"#{s.anchor}") for s in self._sections]
@@ -121,9 +119,6 @@ def _static(name: str) -> str:
 
 
 def _plotly() -> str:
-    try:
-        return importlib.import_module("plotly.offline").get_plotlyjs()
-    except ImportError as error:
-        raise UserError(
-            f"curves need plotly, and it is not here ({error}); pip install 'lmjax[report]'"
-        ) from error
+    from plotly.offline import get_plotlyjs  # of an extra, and slow to import
+
+    return get_plotlyjs()

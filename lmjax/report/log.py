@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ([A-Z]+) (.*)")
 _STEP = re.compile(r"step (\d+)/\d+\b")
 _GOING_ON = re.compile(r"going on from step (\d+) in ")
-_BEGINS = re.compile(r"[\d,]+ steps of [\d,]+ x ")  # the second line on top of every start
+_BEGINS = re.compile(r".* parameters, objective ")  # the line on top of every start
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Timeline:
     """The processes of a run, in order, and what was warned of."""
 
     starts: Sequence[Start] = ()
-    troubles: Sequence[Entry] = field(default_factory=list)
+    troubles: Sequence[Entry] = ()
 
     @property
     def seconds(self) -> float:
@@ -86,4 +86,4 @@ def timeline(text: str) -> Timeline:
             start.reached = max(start.reached, int(found[1]))
         if entry.level in ("WARNING", "ERROR", "CRITICAL"):
             troubles.append(entry)
-    return Timeline(starts, troubles)
+    return Timeline(tuple(starts), tuple(troubles))

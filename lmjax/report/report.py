@@ -16,7 +16,8 @@ def make(workdirs: Sequence[str]) -> bytes:
       workdirs: local or URLs; runs may be going on there.
 
     Raises:
-      UserError: one holds no run, or one without rows; or plotly is missing.
+      UserError: one holds no run, or one without rows.
+      ModuleNotFoundError: plotly is not installed (extra [report]).
     """
     runs = gather.gather(workdirs)
     title = " and ".join(run.label for run in runs)

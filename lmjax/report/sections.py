@@ -106,8 +106,9 @@ def spikes(runs: Sequence[Run]) -> list[Html]:
         parts.append(markup.table(header, rows, numeric={0, 2, 3, 4}))
     parts.append(
         _p(
-            "A step is listed whose loss or gradient norm lies six deviations above those of the "
-            "15 rows on either side. Replaying it shows its batch, text by text."
+            "A step is listed whose loss or gradient norm lies far above those around it, by more "
+            "deviations than chance brings about in so many rows. Replaying it shows its batch, "
+            "text by text."
         )
     )
     return parts

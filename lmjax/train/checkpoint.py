@@ -17,6 +17,7 @@ killed before it could write the sums: then the fingerprints alone decide.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import platform
 import time
@@ -26,6 +27,7 @@ from importlib import metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
@@ -198,14 +200,22 @@ class Checkpoints:
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
         """The state of `step`, laid out by `shardings` whatever the mesh that saved it.
 
+        Fields that checkpoints of older versions lack (`_LATER`) begin at zero.
+
         Raises:
           DamagedError: it is not what was saved.
           UserError: it cannot be read.
         """
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(_targets(abstract, shardings)))
+        target = _targets(abstract, shardings)
+        targets = {each.name: getattr(target, each.name) for each in dataclasses.fields(target)}
         with self._reading(step):
-            stored.check(self._stored(step), stored.names(abstract))
-            state = self._manager.restore(step, args=args)["state"]
+            store = self._stored(step)
+            lacks = {name: targets.pop(name) for name in _LATER if not stored.has(store, name)}
+            stored.check(store, stored.names(targets))
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(targets))
+            found = self._manager.restore(step, args=args)["state"]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), lacks)
+        state = dataclasses.replace(abstract, **found, **zeros)
         self._check(step, state)
         return state
 
@@ -348,6 +358,7 @@ def save_weights(directory: str, params: Any, meta: dict[str, Any]) -> None:
     sums.write(os.path.abspath(directory), 0)
 
 
+_LATER = ("peaks",)  # fields of the state that were not there from the beginning
 _CHUNK_BYTES, _FILE_BYTES = 64 << 20, 256 << 20
 
 

@@ -205,8 +205,9 @@ def summary(program: Program, folder: Workdir, rows: Iterable[dict[str, Any]]) -
         f"python tools/inspect_batches.py --workdir={folder.name} --steps=0:1",
         "               train it further:     "
         f"python -m lmjax.main --workdir={folder.name} --config.train.num_steps={2 * steps}",
-        f"               draw its curves:      tensorboard --logdir={folder.name}/tensorboard"
-        "  (pip install tensorboard)",
+        "               see how it went:      "
+        f"python tools/report.py --workdir={folder.name} --output=report.html"
+        "  (pip install 'lmjax[report]')",
         "               use it elsewhere:     "
         f"python tools/export_hf.py --workdir={folder.name} --output=FOLDER",
     ]

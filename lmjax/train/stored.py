@@ -22,6 +22,12 @@ def open_state(url: str) -> tensorstore.KvStore:
     return tensorstore.KvStore.open({"driver": "ocdbt", "base": url}).result()
 
 
+def has(values: tensorstore.KvStore, name: str) -> bool:
+    """Whether there is anything of a field of the state."""
+    below = tensorstore.KvStore.KeyRange(f"{name}.", f"{name}/")
+    return bool(values.list(below).result())
+
+
 def names(tree: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays of a tree, by the names that they are stored under."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -1,5 +1,8 @@
 """What is read of a checkpoint."""
 
+import dataclasses
+
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,3 +54,27 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path):
     assert reader.latest() is None
     reader.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_from_before_a_field_was_there_is_restored(tmp_path):
+    """As one of lmjax before rows named their worst step."""
+    counters = {"window": {"nats": jnp.float32(1)}, "tokens": jnp.zeros(2, jnp.uint32)}
+    state = TrainState(
+        step=jnp.int32(3),
+        params={"kernel": jnp.ones((4, 5))},
+        opt_state=(jnp.ones(3), {"count": jnp.int32(3)}),
+        peaks={"value": jnp.ones(2), "step": jnp.ones(2, jnp.int32)},
+        guard=guard.zeros(False),
+        **counters,
+    )
+    fields = [(each.name, object) for each in dataclasses.fields(state) if each.name != "peaks"]
+    older = flax.struct.dataclass(type("TrainState", (), {"__annotations__": dict(fields)}))
+    writer = Checkpoints(tmp_path / "checkpoints", keep=1)
+    writer.save(3, older(**{name: getattr(state, name) for name, _ in fields}), {})
+    restored = writer.restore(
+        3, jax.eval_shape(lambda: state), jax.tree.map(lambda x: x.sharding, state)
+    )
+    writer.close()
+    expected = dataclasses.replace(state, peaks=peaks.zeros())
+    assert jax.tree.structure(restored) == jax.tree.structure(expected)
+    assert all(map(np.array_equal, jax.tree.leaves(restored), jax.tree.leaves(expected)))
