@@ -12,10 +12,20 @@ import signal
 from absl import flags
 
 from lmjax import cli, exit_codes, faults
+from lmjax.errors import UserError
 
 _CONFIG = flags.DEFINE_string("config", None, "Config file; its fields: --config.a.b=VALUE.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, log.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate what is there.")
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "eval", "replay"],
+    "Train, evaluate what is there, or make one of its steps again and write a page on it.",
+)
+_STEP = flags.DEFINE_integer("step", None, "Of --mode=replay: the step, counted from 1.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Of --mode=replay: the page; WORKDIR/replay/STEP.html if not given."
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the run is and costs; touch no data.")
 _TEST_FAULTS = flags.DEFINE_bool(
     "test_faults",
@@ -39,6 +49,7 @@ _HELP_CONFIG = flags.DEFINE_bool("help_config", False, "List all config fields a
 
 
 def main(overrides: cli.Overrides) -> int:
+    _check_flags()
     # Until the run has begun there is nothing to lose, and importing takes seconds.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(exit_codes.PREEMPTED))
     from lmjax.data import allocator
@@ -65,7 +76,16 @@ def main(overrides: cli.Overrides) -> int:
     )
     if _DRY_RUN.value:
         return runner.dry_run(request)
+    if _MODE.value == "replay":
+        return runner.replay(request, _STEP.value, _OUTPUT.value)
     return runner.evaluate(request) if _MODE.value == "eval" else runner.train(request)
+
+
+def _check_flags() -> None:
+    """Refuses flags that would do nothing."""
+    given = [flag for flag in (_STEP, _OUTPUT) if flag.value is not None]
+    if given and _MODE.value != "replay":
+        raise UserError(f"--{given[0].name} is for --mode=replay; add that or leave it out")
 
 
 if __name__ == "__main__":

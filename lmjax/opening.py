@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+from etils import epath
 
 from lmjax import config_file, foreign, objectives, paths
-from lmjax.batch import Pieces
+from lmjax.batch import Ids, Pieces
 from lmjax.config import Config
 from lmjax.data import cache
 from lmjax.errors import UserError
@@ -19,12 +20,13 @@ from lmjax.parallel import hosts
 from lmjax.train import answers as answers_lib
 from lmjax.train import data as data_lib
 from lmjax.train import disk, setup, workdir
+from lmjax.train import meta as meta_lib
 from lmjax.train import start as start_lib
 from lmjax.train.checkpoint import Checkpoints
-from lmjax.train.console import Console
+from lmjax.train.console import Console, logger
 from lmjax.train.copied_checkpoints import CopiedCheckpoints, open_checkpoints
 from lmjax.train.loop import StoppedError
-from lmjax.train.restart import Restart
+from lmjax.train.restart import Restart, newest_before
 from lmjax.train.state import TrainState
 from lmjax.train.workdir import RunConfig, Workdir
 
@@ -110,6 +112,89 @@ class Run:
         return self.program.config
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What a config and its data come to; nothing is written for it but what is cached of data."""
+
+    stores: data_lib.Stores
+    ids: Ids
+    program: setup.Program
+    data: data_lib.Data
+    replaces_tokenizer: bool  # that of the workdir, of which only the ids were known
+
+
+def _made(config: Config, of_run: epath.PathLike) -> _Made:
+    imported = start_lib.ids_tokenizer(config.train.init_from or of_run)
+    start_lib.check_data(config, imported)
+    stores = data_lib.open_stores(start_lib.with_own_tokenizer(config, of_run))
+    start_lib.check_tokenizer(config, imported, stores.tokenizer)
+    config = resolved(config, stores)
+    ids = setup.make_ids(config, stores.tokenizer)
+    program = setup.make_program(config, ids=ids)
+    data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
+    return _Made(stores, ids, program, data, imported is not None)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A run that is only looked at, and may be going on."""
+
+    path: str
+    source: RunConfig
+    program: setup.Program
+    ids: Ids
+    data: data_lib.Data
+    steps: setup.Steps
+
+    @property
+    def config(self) -> Config:
+        return self.program.config
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder or URL of its checkpoints."""
+        return paths.join(self.path, "checkpoints")
+
+    def state_before(self, step: int) -> tuple[TrainState, int, dict[str, Any]]:
+        """The newest state before a step, its own step, and what its checkpoint says of itself.
+
+        Where no checkpoint is left it is the state that the run began with.
+
+        Raises:
+          UserError: that is not to be had, or the data are not what the run was trained on.
+        """
+        found = newest_before(self.checkpoints, step, self.program)
+        if found is None:
+            if "model_type" in (self.source.source or {}):
+                raise UserError(
+                    f"{self.checkpoints} holds no checkpoint before step {step}, and this run "
+                    "began with imported weights; import them again (tools/import_hf.py) and bring "
+                    "back checkpoints/0, or take a later step"
+                )
+            meta = meta_lib.newest(self.path)  # of a later one
+            _check_data(meta, self.data, self.path)
+            return first_state(self, logger.info), 0, meta
+        state, meta = found
+        _check_data(meta, self.data, self.path)
+        return state, int(meta["step"]), meta
+
+
+def reading(request: Request) -> Reading:
+    """A run's program, data and compiled steps, without lock and log: its workdir is not touched.
+
+    Raises:
+      UserError: there is no run, or its data are not there.
+    """
+    if request.workdir is None:
+        raise UserError("--workdir is missing; give --workdir=DIR, the folder of a run")
+    path, _ = workdir.existing(request.workdir)
+    source = run_config(request)
+    jax.config.update("jax_debug_nans", request.debug)
+    made = _made(source.config, path)
+    steps = setup.make_steps(made.program, made.data.tables)
+    return Reading(path, source, made.program, made.ids, made.data, steps)
+
+
 @contextlib.contextmanager
 def prepared(folder: Workdir, run: RunConfig, *, room_for_saves: bool = True) -> Iterator[Run]:
     """Data, program and compiled steps of a run, with the config resolved and written down.
@@ -118,29 +203,24 @@ def prepared(folder: Workdir, run: RunConfig, *, room_for_saves: bool = True) ->
       folder, run: from `opened`.
       room_for_saves: whether there must be room on the disk for the checkpoints to come.
     """
-    imported = start_lib.ids_tokenizer(run.config.train.init_from or folder.of_run)
-    start_lib.check_data(run.config, imported)
-    stores = data_lib.open_stores(start_lib.with_own_tokenizer(run.config, folder.of_run))
-    start_lib.check_tokenizer(run.config, imported, stores.tokenizer)
-    config = resolved(run.config, stores)
-    ids = setup.make_ids(config, stores.tokenizer)
-    program = setup.make_program(config, ids=ids)
-    data = data_lib.open_data(config, stores, program.objective, program.eval_objective)
+    made = _made(run.config, folder.of_run)
+    config, program, data = made.program.config, made.program, made.data
     keep = config.checkpoint
     checkpoints = open_checkpoints(folder.checkpoints, keep=keep.keep, keep_period=keep.keep_period)
     try:
         restart = Restart(checkpoints)
-        _check_data(restart, data, folder.name)
+        _check_data(restart.meta(), data, folder.name)
         if room_for_saves:
             _check_room(folder, program, len(checkpoints.steps()))
         if hosts.index() == 0:
             folder.write(RunConfig(config, run.source, run.changes))
-            folder.keep_tokenizer(stores.train[0].tokenizer_path, replace=imported is not None)
+            tokenizer = made.stores.train[0].tokenizer_path
+            folder.keep_tokenizer(tokenizer, replace=made.replaces_tokenizer)
         folder.sync()
         with program.context():
             steps = setup.make_steps(program, data.tables)
-            answering = answers_lib.make(program, stores.tokenizer)
-            yield Run(folder, program, ids.pieces, data, steps, answering, restart)
+            answering = answers_lib.make(program, made.stores.tokenizer)
+            yield Run(folder, program, made.ids.pieces, data, steps, answering, restart)
     finally:
         checkpoints.close()
 
@@ -168,9 +248,8 @@ def _check_hosts(config: Config) -> None:
             )
 
 
-def _check_data(restart: Restart, data: data_lib.Data, workdir_name: str) -> None:
-    """Refuses data that the newest sound checkpoint, if there is one, was not trained on."""
-    meta = restart.meta()
+def _check_data(meta: Mapping[str, Any], data: data_lib.Data, workdir_name: str) -> None:
+    """Refuses data that a checkpoint that says this of itself was not trained on."""
     for name, value in data.identity().items():
         if meta.get(name, value) != value:  # an import has seen no data
             raise UserError(
@@ -189,11 +268,11 @@ def _check_room(folder: Workdir, program: setup.Program, num_there: int) -> None
     disk.require(folder.checkpoints, needed, f"{more} more checkpoints of this run")
 
 
-def first_state(run: Run, console: Console) -> TrainState:
+def first_state(run: Run | Reading, say: Callable[[str], None]) -> TrainState:
     """The state at step 0."""
     train = run.config.train
     if train.init_from is None or not train.init_weights:
         return run.program.init()
     state, said = start_lib.from_run(run.program)
-    console.line(said)
+    say(said)
     return state

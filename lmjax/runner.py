@@ -15,6 +15,7 @@ from lmjax.errors import UserError
 from lmjax.exit_codes import PREEMPTED
 from lmjax.opening import Request, Run
 from lmjax.parallel import hosts
+from lmjax.replay import mode as replay_mode
 from lmjax.train import data as data_lib
 from lmjax.train import describe, loop, metrics, setup, starts, wandb_sink, workdir
 from lmjax.train import inspect as inspect_lib
@@ -29,7 +30,16 @@ from lmjax.train.stop import Stop
 from lmjax.train.watchdog import Watchdog
 from lmjax.training import Training, evaluation_row, first_state
 
-__all__ = ["PREEMPTED", "Request", "dry_run", "evaluate", "help_config", "inspect", "train"]
+__all__ = [
+    "PREEMPTED",
+    "Request",
+    "dry_run",
+    "evaluate",
+    "help_config",
+    "inspect",
+    "replay",
+    "train",
+]
 
 
 def dry_run(request: Request) -> int:
@@ -61,6 +71,26 @@ def evaluate(request: Request) -> int:
         if hosts.index() == 0:
             print(json.dumps({"step": step, "split": "eval", **row}))
     return 0
+
+
+def replay(request: Request, step: int | None, output: str | None) -> int:
+    """Makes a step of the run in the workdir again and writes a page on it; changes nothing else.
+
+    Args:
+      request: of a run that is there.
+      step: from 1.
+      output: of the page; None: WORKDIR/replay/STEP.html.
+    """
+    if hosts.number() > 1:
+        raise UserError(
+            f"--mode=replay is for one process, and this run has {hosts.number()}; start one, with "
+            "all devices that a mesh of the run takes"
+        )
+    console = Console()
+    try:
+        return replay_mode.show(request, step, output, console)
+    finally:
+        console.close()
 
 
 def train(request: Request) -> int:

@@ -188,6 +188,6 @@ def first_state(run: Run, console: Console, watchdog: Watchdog) -> tuple[TrainSt
     faults.at("restore")
     found = run.restart.state(run.program)
     if found is None:
-        return opening.first_state(run, console), 0
+        return opening.first_state(run, console.line), 0
     run.restart.put_aside()
     return found

@@ -35,7 +35,7 @@ FLOORS = [
     {"train"},
     {"export", "curate", "plan"},
     {"bench", "report"},
-    {"runner", "opening", "training", "config_file", "main", "cli", "doctor"},
+    {"runner", "opening", "training", "config_file", "main", "cli", "doctor", "replay"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SOURCES = [p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py"]

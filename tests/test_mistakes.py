@@ -88,6 +88,7 @@ def damage(root):
 
 NEW = "main --config={at}/gpt2.py --workdir={at}/new "
 EVAL = "main --mode=eval --workdir={at}/"
+REPLAY = "main --mode=replay --workdir={at}/"
 SCORE = "score --output={at}/scores.jsonl --workdir={at}/run "
 FILL = "fill_mask --workdir={at}/run "
 EMBED = "embed --workdir={at}/run --input={at}/text.jsonl "
@@ -175,6 +176,11 @@ MISTAKES = [
     (EVAL + "meta_run", "checkpoints/1 is damaged", "bring it back from a copy"),
     (EVAL + "config_run", "is no run's config", "restore it"),
     (EVAL + "nowhere", "holds no run", "train one there first"),
+    (REPLAY + "run", "--step is missing", "--step=N"),
+    (REPLAY + "run --step=0", "--step=0 is no step", "take 1 to 1"),
+    (REPLAY + "run --step=3", "beyond step 1, the last that is recorded", "take 1 to 1"),
+    (REPLAY + "nowhere --step=1", "holds no run", "train one there first"),
+    (EVAL + "run --step=1", "--step is for --mode=replay", "leave it out"),
     (SCORE + "--input={at}/text.jsonl --step=5", "no checkpoint of step 5", "there is 1: take one"),
     (SCORE + "--input={at}/ids.jsonl", "70000 is outside the vocabulary", "take the tokenizer"),
     (SCORE + "--input={at}/notjson.jsonl", "notjson.jsonl:1: not JSON", "one object per line"),

@@ -84,6 +84,11 @@ def rms(dims: Dims, x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.square(x).mean(dims.of_one, keepdims=True))
 
 
+def norm(dims: Dims, x: jax.Array) -> jax.Array:
+    """Euclidean norm of each layer's parameter: a scalar, or [layers]."""
+    return jnp.sqrt(jnp.square(x).sum(dims.of_one))
+
+
 def times_rms(dims: Dims, update: jax.Array, param: jax.Array) -> jax.Array:
     """An update in proportion to each layer's parameter, which counts as no smaller than 1e-3."""
     return update * jnp.maximum(rms(dims, param), _SMALLEST_RMS)

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from etils import epath
+
 from lmjax import paths
 from lmjax.data.files import writing
 from lmjax.errors import UserError
@@ -44,6 +46,19 @@ def open_checkpoints(
 
 def _is_copied(directory: str) -> bool:
     return paths.is_remote(directory) and not directory.startswith("gs://")
+
+
+def finished(directory: str) -> list[int]:
+    """Steps of the finished checkpoints of a folder or URL, which is only looked at, ascending."""
+    if _is_copied(directory):
+        return sorted(_steps(directory)[0])
+    if not epath.Path(directory).is_dir():
+        return []
+    checkpoints = Checkpoints(directory, read_only=True)
+    try:
+        return checkpoints.steps()
+    finally:
+        checkpoints.close()
 
 
 @contextlib.contextmanager

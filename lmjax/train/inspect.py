@@ -5,8 +5,7 @@ differ in colour, special tokens, sentinels and mode tokens stand out by name (t
 UL2's R, S, X are <extra_id_128> and the two behind it), padding is counted. Where only some
 positions predict, what stands there (the mask, a random token in red, or the token itself,
 underlined) is followed by the hidden piece in braces, or by {=}. Else the targets follow; dim are
-those that are given away or weigh nothing. Which of these there are is told by the fields of the
-batch alone.
+those that are given away or weigh nothing. What there is to show is said by `shown`.
 """
 
 from __future__ import annotations
@@ -19,24 +18,21 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from lmjax.batch import INFO_PREFIX, SOURCE, Batch, Ids
-from lmjax.data.labelled import ExampleRows
+from lmjax.batch import INFO_PREFIX, Batch, Ids
 from lmjax.data.pipeline import TrainBatches
 from lmjax.data.tokenizer import AnyTokenizer
+from lmjax.train.shown import ROW_FIELDS, Shown, answer_of, header, hidden_of, name_of, sequences
 
 _SEGMENT_STYLES = ("cyan", "yellow", "green", "magenta")
 _SPECIAL_STYLE = "bold reverse"
-_HIDDEN_STYLE, _RANDOM_STYLE, _KEPT_STYLE = "dim strike", "bold red", "bold underline"
-_ROW_FIELDS = (("encoder  ", "enc_"), ("inputs   ", ""))  # what is read, in order
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A token of a sequence: its id, its style, and the id it hides, if any."""
-
-    token: int
-    style: str
-    hides: int | None = None
+_HIDDEN_STYLE = "dim strike"
+_STYLES = {
+    "target": "",
+    "given": "dim",
+    "mask": _SPECIAL_STYLE,
+    "random": "bold red",
+    "kept": "bold underline",
+}
 
 
 @dataclass(frozen=True)
@@ -57,33 +53,15 @@ class Inspector:
             console.print(Rule(title), width=min(80, console.width))  # a notebook's page is narrow
             for index in range(min(max_rows, num_rows)):
                 row = {name: field[index] for name, field in batch.items()}
-                console.print(self._header(row), style="bold", highlight=False)
-                answer = self._answer(row)
-                for name, tokens in _sequences(row, self.ids, answered=answer is not None):
-                    line = Text.assemble((name, "dim"), self._text(tokens))
+                console.print(header(row, self.batches, self.names), style="bold", highlight=False)
+                answer = answer_of(row, self.batches)
+                for name, tokens in sequences(row, self.ids, answered=answer is not None):
+                    line = Text.assemble((f"{name:<9}", "dim"), self._text(tokens))
                     console.print(line, soft_wrap=True)
                 if answer is not None:
                     console.print(Text.assemble(("answer   ", "dim"), answer), soft_wrap=True)
                 counts = f"{_counts(row, self.ids, answered=answer is not None)}\n"
                 console.print(counts, style="dim", highlight=False, soft_wrap=True)
-
-    def _header(self, row: Batch) -> str:
-        window, source = int(row[INFO_PREFIX + "window"]), int(row.get(SOURCE, 0))
-        rows = self.batches.sources[source]
-        origins = map(rows.store.origin, rows.documents(window))
-        shown = [f"{name}:{record}" for name, record in origins]
-        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-        of = f"  of {self.names[source]}" if self.names else ""
-        where = f"{of}  window {window}  from {', '.join(shown[:3])}{more}"
-        return f"row {row[INFO_PREFIX + 'row']}{where}"
-
-    def _answer(self, row: Batch) -> str | None:
-        """What is right, of a labelled example whose targets are no tokens; else None."""
-        rows = self.batches.sources[int(row.get(SOURCE, 0))]
-        if not isinstance(rows, ExampleRows) or rows.objective.writes is not None:
-            return None
-        reference = rows.examples[int(row[INFO_PREFIX + "window"])].reference
-        return " ".join(reference) if isinstance(reference, list) else str(reference)
 
     def _text(self, tokens: list[Shown]) -> Text:
         text = Text()
@@ -96,11 +74,11 @@ class Inspector:
         run: list[int] = []
         style = ""
         for shown in tokens:
-            name = self._name(shown.token)
-            if run and (name is not None or shown.style != style):
+            name, its_style = name_of(shown.token, self.tokenizer, self.ids), _style(shown)
+            if run and (name is not None or its_style != style):
                 yield self.tokenizer.decode(run), style
                 run = []
-            style = shown.style
+            style = its_style
             if name is None:
                 run.append(shown.token)
             else:
@@ -116,73 +94,24 @@ class Inspector:
         if run:
             yield self.tokenizer.decode(run), style
 
-    def _name(self, token: int) -> str | None:
-        """How an id that is no text is called; None for text."""
-        if token >= self.ids.num_ids:
-            return f"<extra_id_{self.ids.sentinel(token)}>"  # as T5 calls them
-        return self.tokenizer.piece(token) if token in self.ids.special else None
 
-
-def _sequences(
-    row: Batch, ids: Ids, *, answered: bool = False
-) -> Iterator[tuple[str, list[Shown]]]:
-    """(name, tokens) of what the row's model reads and, unless shown there or else, predicts."""
-    hidden = {} if answered else _hidden(row)
-    for name, prefix in _ROW_FIELDS:
-        if f"{prefix}inputs" not in row:
-            continue
-        tokens, segment_ids = row[f"{prefix}inputs"].tolist(), row[f"{prefix}segment_ids"].tolist()
-        here = {} if prefix else hidden
-        yield (
-            name,
-            [
-                _replaced(token, here[t], ids) if t in here else Shown(token, _style(segment))
-                for t, (token, segment) in enumerate(zip(tokens, segment_ids, strict=True))
-                if segment
-            ],
-        )
-    if not hidden and not answered:
-        fields = (row[name].tolist() for name in ("targets", "content_weights", "segment_ids"))
-        yield (
-            "targets  ",
-            [
-                Shown(token, "" if content else "dim")
-                for token, content, segment in zip(*fields, strict=True)
-                if segment
-            ],
-        )
-
-
-def _hidden(row: Batch) -> dict[int, int]:
-    """{position: id that stood there} where only some positions predict."""
-    if "predict_at" not in row:
-        return {}
-    used = row["weights"] > 0
-    return dict(zip(row["predict_at"][used].tolist(), row["targets"][used].tolist(), strict=True))
-
-
-def _replaced(token: int, target: int, ids: Ids) -> Shown:
-    style = _KEPT_STYLE if token == target else _RANDOM_STYLE
-    return Shown(token, _SPECIAL_STYLE if token == ids.mask else style, hides=target)
-
-
-def _style(segment: int) -> str:
-    return _SEGMENT_STYLES[(segment - 1) % len(_SEGMENT_STYLES)]
+def _style(shown: Shown) -> str:
+    if shown.kind == "read":
+        return _SEGMENT_STYLES[(shown.segment - 1) % len(_SEGMENT_STYLES)]
+    return _STYLES[shown.kind]
 
 
 def _counts(row: Mapping[str, np.ndarray], ids: Ids, *, answered: bool) -> str:
     parts = []
-    for name, prefix in _ROW_FIELDS:
+    for name, prefix in ROW_FIELDS:
         if f"{prefix}inputs" in row:
             segment_ids = row[f"{prefix}segment_ids"]
             length, padding = len(segment_ids), int((segment_ids == 0).sum())
-            parts.append(
-                f"{name.strip()}: {length} ids, {segment_ids.max()} segments, {padding} padding"
-            )
+            parts.append(f"{name}: {length} ids, {segment_ids.max()} segments, {padding} padding")
     predicted, content = (int((row[n] > 0).sum()) for n in ("weights", "content_weights"))
     given = f", {predicted - content} of them given away" * (content < predicted)
     parts.append(f"{predicted} predictions{given}")
-    hidden = {} if answered else _hidden(row)
+    hidden = {} if answered else hidden_of(row)
     if hidden:
         kept = sum(int(row["inputs"][t]) == target for t, target in hidden.items())
         masked = sum(int(row["inputs"][t]) == ids.mask for t in hidden)

@@ -35,6 +35,7 @@ _NAMES = (
     "bytes",
 )
 _OF_SOURCES = ("source_nats", "source_weight")
+EACH = "each_nats"
 
 Tables = dict[str, jax.Array]
 
@@ -64,6 +65,7 @@ def sums(
     chunk: int | None = None,
     num_shards: int = 1,
     dropout_key: jax.Array | None = None,
+    each: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The sum to differentiate, and the sums to report.
 
@@ -77,10 +79,11 @@ def sums(
       chunk: positions of a row whose logits are made at a time (`chunked`); None: all.
       num_shards: parts that the rows are split into; for chunks.
       dropout_key: None for evaluation.
+      each: report what each prediction costs, too.
 
     Returns:
       A float32 scalar, and a dict of float32 scalars: nats and counts, not means. Those of the
-      sources are vectors [K].
+      sources are vectors [K], and `EACH` is [B, P].
     """
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
     variables = {"params": params}
@@ -124,6 +127,8 @@ def sums(
         of_rows = (jnp.sum(weights_BP * nats_BP, axis=1), jnp.sum(weights_BP, axis=1))
         for name, value_B in zip(_OF_SOURCES, of_rows, strict=True):
             reported[name] = by_source(value_B, batch, num_sources)
+    if each:
+        reported[EACH] = nats_BP
     return objective, reported
 
 

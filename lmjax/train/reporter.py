@@ -36,6 +36,36 @@ def _plain(value: float) -> str:
     return f"{value:.4g}" if value > 1 else f"{value:.3f}"
 
 
+def train_row(
+    step: int,
+    metrics: Mapping[str, Any],
+    *,
+    exact_likelihood: bool,
+    names: Sequence[str] = (),
+    epochs: Callable[[int], Sequence[float]] = lambda step: (),
+) -> dict[str, Any] | None:
+    """What metrics.jsonl keeps of a step, timings aside; None: no update since the last row.
+
+    Args:
+      step: which.
+      metrics: of `TrainStep`, on the host.
+      exact_likelihood, names, epochs: as of `Reporter`.
+    """
+    if not metrics["window"]["weight"]:
+        return None  # and so nothing to tell of one
+    row = loss.summarise(metrics["window"], exact_likelihood=exact_likelihood, names=names)
+    if np.isfinite(metrics["grad_norm"]):
+        row["grad_norm"] = float(metrics["grad_norm"])
+    row |= peaks.fields(metrics["peaks"])
+    row["skipped_updates"] = int(metrics["guard"]["skipped"])
+    row["learning_rate"] = float(metrics["learning_rate"])
+    row["tokens"] = total_tokens(metrics["tokens"])
+    if names:
+        row |= of_sources("tokens", names, token_counts(metrics["tokens"]))
+        row |= of_sources("epochs", names, epochs(step))
+    return row
+
+
 class Reporter:
     """Callbacks for the loop: `tick` at every step, `record` at those that get a row."""
 
@@ -152,18 +182,15 @@ class Reporter:
         self._writer.sync()
 
     def _row(self, step: int, metrics: dict[str, Any]) -> None:
-        if not metrics["window"]["weight"]:
-            return  # no update since the last row, and so nothing to tell of one
-        row = loss.summarise(metrics["window"], exact_likelihood=self._exact, names=self._names)
-        if np.isfinite(metrics["grad_norm"]):
-            row["grad_norm"] = float(metrics["grad_norm"])
-        row |= peaks.fields(metrics["peaks"])
-        row["skipped_updates"] = int(metrics["guard"]["skipped"])
-        row["learning_rate"] = float(metrics["learning_rate"])
-        row["tokens"] = total_tokens(metrics["tokens"])
-        if self._names:
-            row |= of_sources("tokens", self._names, token_counts(metrics["tokens"]))
-            row |= of_sources("epochs", self._names, self._epochs(step))
+        row = train_row(
+            step,
+            metrics,
+            exact_likelihood=self._exact,
+            names=self._names,
+            epochs=self._epochs,
+        )
+        if row is None:
+            return
         now = time.monotonic()
         seconds = max(now - self._clock, 1e-9)
         steps = step - self._clock_step

@@ -9,11 +9,28 @@ from lmjax.errors import UserError
 from lmjax.train import start
 from lmjax.train.checkpoint import Checkpoints, DamagedError
 from lmjax.train.console import logger
-from lmjax.train.copied_checkpoints import CopiedCheckpoints
+from lmjax.train.copied_checkpoints import CopiedCheckpoints, finished, reading
 from lmjax.train.setup import Program
 from lmjax.train.state import TrainState
 
 _T = TypeVar("_T")
+
+
+def newest_before(
+    directory: str, step: int, program: Program
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """The newest sound state of a folder before a step, and what its checkpoint says of itself.
+
+    Nothing is written, and a run may be going on there; damaged checkpoints are told, and passed
+    over. None: there is none.
+    """
+    for found in reversed([there for there in finished(directory) if there < step]):
+        try:
+            with reading(directory, found) as (checkpoints, _):
+                return start.restore(checkpoints, found, program), checkpoints.meta(found)
+        except DamagedError as error:
+            logger.warning(f"{error}; looking for one before it")
+    return None
 
 
 class Restart:

@@ -37,7 +37,7 @@ from lmjax.train import device as device_lib
 from lmjax.train import guard, loss, sizing, xla_options
 from lmjax.train import state as state_lib
 from lmjax.train.state import TrainState
-from lmjax.train.step import TrainStep, make_eval_step
+from lmjax.train.step import Explained, TrainStep, make_eval_step
 
 _UNROLL_UP_TO = 24  # layers; beyond, compile time grows faster than the gain (GPU experience)
 
@@ -82,6 +82,7 @@ class Program:
     loss_chunk: int | None
     abstract: TrainState
     shardings: TrainState
+    axes: Any  # logical axis names of every parameter
     dtype_reason: str
 
     @property
@@ -282,6 +283,7 @@ def make_program(
         sizing.chunk_of_loss(config, row, dtype, micro_rows, mesh),
         abstract,
         shardings,
+        axes,
         reason,
     )
 
@@ -313,6 +315,11 @@ class Steps:
         """One training step on this host's rows of the global batch."""
         return self.train_step(state, self.micro_batches(batch), fresh, on_micro)
 
+    def explain(self, state: TrainState, batch: Mapping[str, np.ndarray]) -> Explained:
+        """What the step on this batch does, on the host; one host alone has all rows of it."""
+        found = jax.device_get(self.train_step.explain(state, self.micro_batches(batch)))
+        return found._replace(nats=np.concatenate(found.nats))
+
 
 def make_steps(
     program: Program, tables: Mapping[str, np.ndarray], judge: guard.Judge = guard.judge
@@ -337,6 +344,7 @@ def make_steps(
         seed=train.seed,
         prng=train.prng,
         num_sources=program.num_sources,
+        axes=program.axes,
         judge=judge,
         xla_options=xla_options.of(program.config, program.device, program.mesh.size),
     )

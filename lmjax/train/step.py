@@ -23,6 +23,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lmjax import batch as batch_lib
+from lmjax.optim import dims
 from lmjax.optim.schedule import Schedule
 from lmjax.parallel import rules
 from lmjax.train import guard as guard_lib
@@ -63,6 +64,22 @@ class Part(NamedTuple):
     beside: frozenset[str] = frozenset()
 
 
+class Explained(NamedTuple):
+    """What a step is made of.
+
+    Attributes:
+      nats: what each prediction costs, float32 [B, P], or a list of that for each micro-batch.
+      gradient, update, parameter: trees of the norms of every parameter before the step, of its
+        gradient before clipping and of the update that the optimizer makes of it: float32 scalars,
+        or [layers] where it is a stack.
+    """
+
+    nats: Any
+    gradient: Any
+    update: Any
+    parameter: Any
+
+
 class TrainStep:
     """(state, micro-batches, fresh window?) -> (state, metrics); see the module's docstring.
 
@@ -83,12 +100,13 @@ class TrainStep:
         seed: int,
         prng: str,
         num_sources: int,
+        axes: Any,
         judge: guard_lib.Judge = guard_lib.judge,
         xla_options: Mapping[str, Any] | None = None,
     ):
         self._sums, self._optimizer, self._schedule = sums, optimizer, schedule
         self._tables, self._seed, self._prng = tables, seed, prng
-        self._num_sources, self._judge = num_sources, judge
+        self._num_sources, self._judge, self._axes = num_sources, judge, axes
         self._shardings, self._rows = state_shardings, batch_sharding
         replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
         # A prefix of the tree: one sharding stands for all scalars below it.
@@ -111,6 +129,12 @@ class TrainStep:
             in_shardings=(state, replicated, rows, replicated),
             out_shardings=(state, replicated),
         )
+        self._next_each = compiled(
+            self._accumulate_each,
+            in_shardings=(total, params, replicated, replicated, rows, replicated),
+            out_shardings=(total, rows),
+        )
+        self._norms = jax.jit(self._norms_of, in_shardings=(state, total), out_shardings=replicated)
 
     def __call__(
         self,
@@ -138,6 +162,22 @@ class TrainStep:
             if i:
                 on_micro(i, before)
         return self.update(state, total, fresh)
+
+    def explain(
+        self, state: TrainState, micro_batches: Sequence[dict[str, jax.Array]]
+    ) -> Explained:
+        """What the next step does, and does not do here: `state` is left as it is.
+
+        It is computed by programs of its own, as the step but not to the last bit, and takes a
+        second copy of the gradients.
+        """
+        total, nats = self.zeros(state.params), []
+        for i, batch in enumerate(micro_batches):
+            total, nats_BP = self._next_each(
+                total, state.params, state.step, self._tables, batch, i
+            )
+            nats.append(nats_BP)
+        return Explained(nats, *self._norms(state, total))
 
     def lower(self, state: TrainState, batch: dict[str, jax.Array]) -> jax.stages.Lowered:
         """The program of a step of one micro-batch; arguments may be shapes alone."""
@@ -179,11 +219,11 @@ class TrainStep:
         given = found.argument_size_in_bytes + found.output_size_in_bytes - shared
         return rest + given + found.temp_size_in_bytes
 
-    def _gradients(self, params, step, tables, batch, index) -> Accumulated:
+    def _gradients(self, params, step, tables, batch, index, **reporting) -> Accumulated:
         key = jax.random.fold_in(jax.random.key(self._seed, impl=self._prng), _DROPOUT)
         key = jax.random.fold_in(jax.random.fold_in(key, step), index)
         grads, sums = jax.grad(
-            lambda p: self._sums(p, batch, tables, dropout_key=key), has_aux=True
+            lambda p: self._sums(p, batch, tables, dropout_key=key, **reporting), has_aux=True
         )(params)
         return Accumulated(grads, sums, self._tokens(batch))
 
@@ -202,9 +242,21 @@ class TrainStep:
     def _accumulate(self, total, params, step, tables, batch, index) -> Accumulated:
         return jax.tree.map(jnp.add, total, self._gradients(params, step, tables, batch, index))
 
+    def _accumulate_each(
+        self, total, params, step, tables, batch, index
+    ) -> tuple[Accumulated, jax.Array]:
+        more = self._gradients(params, step, tables, batch, index, each=True)
+        nats_BP = more.sums.pop(loss.EACH)
+        return jax.tree.map(jnp.add, total, more), nats_BP
+
+    def _norms_of(self, state: TrainState, total: Accumulated) -> tuple[Any, Any, Any]:
+        _, grads = _means(total)
+        updates, _ = self._optimizer.update(grads, state.opt_state, state.params)
+        norms = partial(dims.map_dims, dims.norm, dims.tree_dims(self._axes))
+        return norms(grads), norms(updates), norms(state.params)
+
     def _apply(self, state: TrainState, total: Accumulated, fresh) -> tuple[TrainState, dict]:
-        weight = jnp.maximum(total.sums["weight"], 1.0)
-        grads = jax.tree.map(lambda g: g / weight, total.grads)
+        weight, grads = _means(total)
         value, norm = total.sums["nats"] / weight, optax.tree.norm(grads)
         made, guard = self._judge(state.guard, value, norm)
         updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
@@ -242,6 +294,12 @@ class TrainStep:
         return self._apply(
             state, self._gradients(state.params, state.step, tables, batch, 0), fresh
         )
+
+
+def _means(total: Accumulated) -> tuple[jax.Array, Any]:
+    """The weight of a step, and its gradients."""
+    weight = jnp.maximum(total.sums["weight"], 1.0)
+    return weight, jax.tree.map(lambda g: g / weight, total.grads)
 
 
 def make_predict_step(

@@ -1,0 +1,1 @@
+"""Any step of a run made again from its checkpoints, bit for bit, and looked into."""
