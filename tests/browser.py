@@ -49,10 +49,13 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     def open(self, path: Path) -> float:
-        """Opens a page of `lmjax.pages`; returns seconds until its first curve is drawn."""
+        """Opens a page of `lmjax.pages`; returns seconds until the curves in sight are drawn."""
         self.driver.get(path.as_uri())
+        self.until("return document.documentElement.dataset.ready === 'true'")
+        near = "x.getBoundingClientRect().top > innerHeight"
+        drawn = "x.querySelector('.main-svg')"
+        self.until(f"return [...document.querySelectorAll('.plot')].every(x => {near} || {drawn})")
         # Since the beginning of the navigation, by the page's own clock.
-        self.until("return document.querySelector('.plot .main-svg') !== null")
         return self.run("return performance.now()") / 1000
 
     def run(self, script: str, *arguments):

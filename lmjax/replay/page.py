@@ -121,15 +121,19 @@ def _number(value: float, what: str) -> str:
 def _documents(run: Reading, blamed: Sequence[Blamed]) -> list[Html]:
     cells = [
         [
-            tag("code", origins(run, each)),
+            markup.join(
+                [
+                    tag("code", origins(run, each)),
+                    tag("div", excerpt(run, each, 200), class_="excerpt"),
+                ]
+            ),
             f"{each.loss:.3f}",
             f"{each.tokens:,}",
             f"{each.lift:+.3f}",
-            tag("div", excerpt(run, each, 200), class_="excerpt"),
         ]
         for each in blamed[:_DOCUMENTS]
     ]
-    header = ("file:record", "nats per prediction", "predictions", "lifts the loss by", "excerpt")
+    header = ("file:record", "nats per prediction", "predictions", "lifts the loss by")
     said = (
         f"{min(_DOCUMENTS, len(blamed))} of the {len(blamed)} documents of this batch, those first "
         "without which the loss of the step would be lowest. Records count from 0."
