@@ -71,8 +71,9 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def facts_path(config: Config) -> str:
-    """The text's path without the machine's folders."""
-    return ", ".join(str(path).rstrip("/").split("/")[-1] for path in config.data.paths)
+    """The text's path without the machine's folders; of a glob, with the folder that it is in."""
+    parts = [str(path).rstrip("/").split("/") for path in config.data.paths]
+    return ", ".join("/".join(part[-2:] if "*" in part[-1] else part[-1:]) for part in parts)
 
 
 def _against(row: Mapping[str, Any]) -> str:
