@@ -104,7 +104,7 @@ MISTAKES = [
     # what is written on the command line
     (NEW + "--confg=x", "Unknown command line flag 'confg'", "Did you mean: config"),
     (NEW + "stray", "unexpected argument 'stray'", "--name=value"),
-    (NEW + "--mode=evaluate", "--mode=evaluate", "<train|eval>"),
+    (NEW + "--mode=evaluate", "--mode=evaluate", "<train|eval|replay>"),
     (NEW + "--config.train.num_step=3", "unknown config field", "config.train.num_steps"),
     (NEW + "--config.train.num_steps", "has no value", "num_steps=VALUE"),
     (NEW + "--config.train.num_steps=many", "'many'", "--help_config"),
@@ -206,7 +206,7 @@ MISTAKES = [
     ),
     (
         "report --workdir={at} --output={at}/report.html",
-        "{at} holds no run",
+        "holds no run",
         "train one there",
     ),
     (

@@ -21,7 +21,7 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
@@ -207,15 +207,16 @@ class Checkpoints:
           UserError: it cannot be read.
         """
         target = _targets(abstract, shardings)
-        targets = {each.name: getattr(target, each.name) for each in dataclasses.fields(target)}
         with self._reading(step):
             store = self._stored(step)
-            lacks = {name: targets.pop(name) for name in _LATER if not stored.has(store, name)}
-            stored.check(store, stored.names(targets))
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(targets))
-            found = self._manager.restore(step, args=args)["state"]
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), lacks)
-        state = dataclasses.replace(abstract, **found, **zeros)
+            lacks = [x for x in _LATER if hasattr(target, x) and not stored.has(store, x)]
+            there = _without(target, lacks) if lacks else target
+            stored.check(store, stored.names(there))
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(there))
+            state = self._manager.restore(step, args=args)["state"]
+        if lacks:
+            zeros = {name: _zeros(getattr(target, name)) for name in lacks}
+            state = dataclasses.replace(target, **state, **zeros)
         self._check(step, state)
         return state
 
@@ -384,6 +385,16 @@ def _described(step: int, meta: dict[str, Any]) -> dict[str, Any]:
 def _kvstore(directory: epath.Path) -> str:
     url = os.fspath(directory)
     return f"{url if paths.is_remote(url) else f'file://{url}'}/"
+
+
+def _without(target: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The other fields of a state, by their names."""
+    fields = (field.name for field in dataclasses.fields(target))
+    return {name: getattr(target, name) for name in fields if name not in names}
+
+
+def _zeros(target: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), target)
 
 
 def _targets(abstract: Any, shardings: Any) -> Any:

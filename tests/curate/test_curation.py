@@ -297,9 +297,9 @@ def test_the_ledger_goes_with_the_store_to_the_card(whole, tmp_path):
     tokenizer_training.train(files, str(folder), vocab_size=400, model_type="bpe")
     prepare.prepare(files, str(folder), str(tmp_path / "store"))
     store.Store.open(str(tmp_path / "store"), "train")
-    counts = facts._ledger("elsewhere", str(tmp_path / "store"))
-    assert counts["documents kept"] == found["kept"]["documents"]
-    assert counts["dropped by exact_duplicate"] == 10
+    ledger = facts._ledger("elsewhere", str(tmp_path / "store"))
+    assert ledger["summary"]["documents kept"] == found["kept"]["documents"]
+    assert ledger["summary"]["dropped by exact_duplicate"] == 10
     again = prepare.prepare(files, str(folder), str(tmp_path / "store"))
     assert (tmp_path / "store" / store.LEDGER).exists()
     assert again["splits"]
