@@ -21,7 +21,8 @@ import tool_run
 from small_run import CORPUS
 from test_docs import DOCS, PAGES, ROOT, commands, is_placeholder
 
-QUICK = {"train.num_steps": 3, "eval.num_batches": 1, "data.num_workers": 0}
+QUICK = {"train.num_steps": 3, "eval.num_batches": 1, "eval.num_samples": 0}
+QUICK["data.num_workers"] = 0
 GUIDES = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("configs", "data", "export"))]
 GUIDES.append(DOCS / "resume.md")
 

@@ -87,6 +87,7 @@ def test_every_token_of_the_text_counts_once(root, family, packing):
         assert total == store.num_tokens - store.num_documents * (family == "bert")
 
 
+@pytest.mark.slow
 def test_packings_are_timed_side_by_side(root):
     small = ["--config.model.num_layers=1", "--config.data.seq_len=64"]
     found, table = figures(root, "packing", "bert", *small)
@@ -105,6 +106,7 @@ def test_packings_are_timed_side_by_side(root):
     assert packings["document"]["step"]["ratio_to_document"] == 1
 
 
+@pytest.mark.slow
 def test_checks_are_timed_with_and_without(root):
     small = ["--config.model.num_layers=1", "--config.data.seq_len=64"]
     found, table = figures(root, "checks", "bert", *small)
@@ -117,6 +119,7 @@ def test_checks_are_timed_with_and_without(root):
     assert "fingerprints of arrays, every 5 steps" in table
 
 
+@pytest.mark.slow
 def test_saves_are_timed_beside_steps(root):
     small = ["--config.model.num_layers=1", "--config.data.seq_len=64"]
     found, table = figures(root, "checkpoint", "bert", *small)

@@ -141,6 +141,7 @@ def test_files_of_vectors(runs, tmp_path):
     np.testing.assert_allclose(np.array(table["vector"].to_pylist()), vectors, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_files_of_token_vectors(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("lmjax.infer.jsonl._CHUNK_LINES", 3)
     lines = [{"text": text} for text in (*LINES, "")]

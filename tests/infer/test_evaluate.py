@@ -132,7 +132,7 @@ def assert_scores(model, found, lines, logprobs):
             np.testing.assert_allclose(result.scores[way], means, rtol=0, atol=1e-4)
 
 
-SLOW = ("t5", "prefix_lm")  # UL2 has the gaps of both
+SLOW = ("t5", "prefix_lm", "bart", "bert")  # UL2 has the gaps of T5 and prefix LM
 
 
 @pytest.mark.parametrize(
