@@ -36,6 +36,7 @@ _MAIN = flags.DEFINE_enum("main", "mini", ["tiny", "mini", "small"], "Matched: t
 _SIZES = flags.DEFINE_list("sizes", ["tiny", "mini", "small"], "Matched: sizes to pre-train.")
 _STEPS = flags.DEFINE_integer("steps", 1500, "Matched: of each pre-training.", lower_bound=2)
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 4096, "Matched: of the tokenizer.")
+_CHOICES = flags.DEFINE_integer("choices", 1000, "Matched: texts to go on with.", lower_bound=1)
 _SHORTEN = flags.DEFINE_float(
     "shorten", 1.0, "Matched: fine-tune for this part of the recipes' steps.", 0.0, 1.0
 )
@@ -141,6 +142,7 @@ def _run(numbers) -> dict[str, str]:
         sizes=_SIZES.value,
         steps=_STEPS.value,
         vocab_size=_VOCAB_SIZE.value,
+        choices=_CHOICES.value,
         shorten=_SHORTEN.value,
     )
     counts = plan.write_lines()

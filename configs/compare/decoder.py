@@ -1,3 +1,12 @@
+"""Decoder of the matched comparison: Llama-like, 4 layers of width 128, 8 rows of 126.
+
+    python -m lmjax.main --config=configs/compare/decoder.py --workdir=runs/decoder \
+        --config.data.path='my_text/*.jsonl.zst'
+
+Beside `encoder.py`, which says what is equal, and `encoder_decoder.py`. A row has 126 tokens, the
+text that a row of 128 of the others has between its two special tokens. For a CPU.
+"""
+
 from ml_collections import ConfigDict
 
 
@@ -18,17 +27,13 @@ def get_config() -> ConfigDict:
             "objective": {"name": "clm"},
             "tokenizer": {"vocab_size": 4096},
             "data": {"seq_len": 126},
-            "optimizer": {
-                "learning_rate": 3e-3,
-                "beta2": 0.98,
-                "weight_decay": 0.01,
-            },
+            "optimizer": {"name": "muon", "learning_rate": 6e-3, "weight_decay": 0.01},
             "schedule": {
                 "name": "wsd",
                 "warmup_steps": 100,
                 "cooldown_fraction": 0.3,
                 "final_fraction": 0.0,
             },
-            "train": {"num_steps": 2400, "global_batch_size": 8},
+            "train": {"num_steps": 1500, "global_batch_size": 8},
         }
     )

@@ -1,3 +1,14 @@
+"""Encoder of the matched comparison: ModernBERT-like, 4 layers of width 128, 8 rows of 128.
+
+    python -m lmjax.main --config=configs/compare/encoder.py --workdir=runs/encoder \
+        --config.data.path='my_text/*.jsonl.zst'
+
+Beside `decoder.py` and `encoder_decoder.py`: as many parameters but for the embedding, the same 126
+tokens of text in a row (two are special), as many rows and steps, the same optimizer, each at the
+best of the same rates. Pre-norm, gated MLP and no biases, as in the others. `tools/compare.py
+--matched` runs all three, in three sizes; docs/results.md has what came of it. For a CPU.
+"""
+
 from ml_collections import ConfigDict
 
 
@@ -15,20 +26,13 @@ def get_config() -> ConfigDict:
             "objective": {"name": "mlm", "mask_rate": 0.3, "eval_mask_rate": 0.15},
             "tokenizer": {"vocab_size": 4096},
             "data": {"seq_len": 128},
-            "optimizer": {
-                "name": "stable_adamw",
-                "learning_rate": 3e-3,
-                "beta2": 0.98,
-                "epsilon": 1e-6,
-                "weight_decay": 0.01,
-                "clip_norm": None,
-            },
+            "optimizer": {"name": "muon", "learning_rate": 6e-3, "weight_decay": 0.01},
             "schedule": {
                 "name": "wsd",
                 "warmup_steps": 100,
                 "cooldown_fraction": 0.3,
                 "final_fraction": 0.0,
             },
-            "train": {"num_steps": 2400, "global_batch_size": 8},
+            "train": {"num_steps": 1500, "global_batch_size": 8},
         }
     )

@@ -101,15 +101,7 @@ TASKS = {
 
 # Peak rates of fine-tuning, chosen on a tenth of the training part: docs/results.md has what was
 # tried.
-_RATES = {
-    "encoder": {"optimizer.learning_rate": 1e-3},
-    "decoder": {"optimizer.learning_rate": 1e-3},
-    "encoder_decoder": {
-        "optimizer.name": "adamw_rms",
-        "optimizer.learning_rate": 1e-2,
-        "optimizer.weight_decay": 0.0,
-    },
-}
+_RATES = {"encoder": 1e-3, "decoder": 1e-3, "encoder_decoder": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -125,6 +117,7 @@ class Plan:
       sizes: of which one seed each is pre-trained, beside it.
       steps: of each pre-training.
       vocab_size: of the tokenizer.
+      choices: how many are asked.
       shorten: fine-tuning takes this part of its steps; for tests.
     """
 
@@ -137,6 +130,7 @@ class Plan:
     sizes: Sequence[str] = SIZES
     steps: int = STEPS
     vocab_size: int = VOCAB_SIZE
+    choices: int = CHOICES
     shorten: float = 1.0
 
     def tasks(self) -> list[str]:
@@ -191,7 +185,7 @@ class Plan:
                 name, "prepare_data", f"--input={text}", folder, *more, needs=("tokenizer",)
             )
         words = (f"--context_words={_CONTEXT_WORDS}", f"--choice_words={_CHOICE_WORDS}")
-        number = f"--num_items={CHOICES}"
+        number = f"--num_items={self.choices}"
         yield _tool("choices", "make_choices", f"--input={self.held_out}", choices, number, *words)
 
     def _main(self) -> Iterator[Job]:
@@ -245,7 +239,7 @@ class Plan:
 
     def _finetuning(self, task: str, variant: str, seed: int) -> Job:
         objective = TASKS[task].objectives[variant]
-        fields = dict(TASKS[task].fields) | _RATES[variant]
+        fields = dict(TASKS[task].fields) | {"optimizer.learning_rate": _RATES[variant]}
         if variant != "encoder":
             fields |= TASKS[task].writes
         if objective == "completion":  # prompt and answer share a row

@@ -27,7 +27,7 @@ def draw(found: Mapping[str, Any], folder: Path, stem: str) -> list[tuple[str, s
         return []
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for name, (about, plot, width) in _PICTURES.items():
+    for name, (about, plot, width) in PICTURES.items():
         figure = Figure(figsize=(width, 3.4), facecolor="white", layout="constrained")
         if not plot(found, figure):
             continue
@@ -124,7 +124,7 @@ def _bars(found: Mapping[str, Any], figure: Any) -> bool:
 _Plot = Callable[[Mapping[str, Any], Any], bool]
 
 # Name -> what it shows, what draws it, inches.
-_PICTURES: dict[str, tuple[str, _Plot, float]] = {
+PICTURES: dict[str, tuple[str, _Plot, float]] = {
     "curves": ("Held-out content loss over tokens, three seeds each; dotted: unigrams", _curves, 7),
     "tasks": ("Choices and tasks of the three, with intervals of 95 %", _bars, 9.5),
     "sizes": ("Held-out content loss over parameters, with the fitted lines", _sizes, 7),

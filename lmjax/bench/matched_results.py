@@ -18,7 +18,7 @@ from lmjax import flops
 from lmjax.bench import compare, intervals, report
 from lmjax.bench.intervals import Interval
 from lmjax.bench.jobs import Runner
-from lmjax.bench.matched import CHOICES, TASKS, VARIANTS, Plan
+from lmjax.bench.matched import TASKS, VARIANTS, Plan
 from lmjax.errors import UserError
 from lmjax.objectives import measures
 from lmjax.objectives.measures import Measure
@@ -133,7 +133,7 @@ def _choices(plan: Plan) -> list[dict[str, Any]]:
     if not judged:
         return []
     plain = None if unigram is None else ("unigram model", 100 * unigram["value"])
-    more = {"examples": CHOICES, "chance": chance}
+    more = {"examples": plan.choices, "chance": chance}
     return [_row("choices", "accuracy, %", judged, plain) | more]
 
 
