@@ -1,4 +1,4 @@
-"""Decoder of the matched comparison: Llama-like, 4 layers of width 128, 8 rows of 126.
+"""Decoder of the matched comparison: Llama-like, 4 layers of width 96, 8 rows of 126.
 
     python -m lmjax.main --config=configs/compare/decoder.py --workdir=runs/decoder \
         --config.data.path='my_text/*.jsonl.zst'
@@ -16,11 +16,11 @@ def get_config() -> ConfigDict:
             "family": "llama",
             "model": {
                 "preset": "llama3_1b",
-                "hidden_size": 128,
+                "hidden_size": 96,
                 "num_layers": 4,
-                "num_heads": 4,
-                "num_kv_heads": 4,
-                "mlp_size": 384,
+                "num_heads": 3,
+                "num_kv_heads": 3,
+                "mlp_size": 288,
                 "rope_theta": 10_000.0,
                 "rope_factor": 1.0,
             },
@@ -34,6 +34,6 @@ def get_config() -> ConfigDict:
                 "cooldown_fraction": 0.3,
                 "final_fraction": 0.0,
             },
-            "train": {"num_steps": 1500, "global_batch_size": 8},
+            "train": {"num_steps": 2000, "global_batch_size": 8},
         }
     )

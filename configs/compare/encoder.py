@@ -1,4 +1,4 @@
-"""Encoder of the matched comparison: ModernBERT-like, 4 layers of width 128, 8 rows of 128.
+"""Encoder of the matched comparison: ModernBERT-like, 4 layers of width 96, 8 rows of 128.
 
     python -m lmjax.main --config=configs/compare/encoder.py --workdir=runs/encoder \
         --config.data.path='my_text/*.jsonl.zst'
@@ -18,9 +18,9 @@ def get_config() -> ConfigDict:
             "family": "modernbert",
             "model": {
                 "preset": "mini",
-                "hidden_size": 128,
-                "num_heads": 4,
-                "mlp_size": 384,
+                "hidden_size": 96,
+                "num_heads": 3,
+                "mlp_size": 288,
                 "rope_theta": 10_000.0,
             },
             "objective": {"name": "mlm", "mask_rate": 0.3, "eval_mask_rate": 0.15},
@@ -33,6 +33,6 @@ def get_config() -> ConfigDict:
                 "cooldown_fraction": 0.3,
                 "final_fraction": 0.0,
             },
-            "train": {"num_steps": 1500, "global_batch_size": 8},
+            "train": {"num_steps": 2000, "global_batch_size": 8},
         }
     )

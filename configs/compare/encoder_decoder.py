@@ -1,4 +1,4 @@
-"""Encoder-decoder of the matched comparison: T5-like, 2 + 2 layers of width 128, 8 rows of 128.
+"""Encoder-decoder of the matched comparison: T5-like, 2 + 2 layers of width 96, 8 rows of 128.
 
     python -m lmjax.main --config=configs/compare/encoder_decoder.py \
         --workdir=runs/encoder_decoder --config.data.path='my_text/*.jsonl.zst'
@@ -17,11 +17,11 @@ def get_config() -> ConfigDict:
             "family": "t5",
             "model": {
                 "preset": "v1_1_small",
-                "hidden_size": 128,
+                "hidden_size": 96,
                 "num_layers": 2,
-                "num_heads": 4,
+                "num_heads": 3,
                 "head_dim": 32,
-                "mlp_size": 308,
+                "mlp_size": 232,
                 "tie_embeddings": True,
                 "init_std": 0.05,
             },
@@ -35,6 +35,6 @@ def get_config() -> ConfigDict:
                 "cooldown_fraction": 0.3,
                 "final_fraction": 0.0,
             },
-            "train": {"num_steps": 1500, "global_batch_size": 8},
+            "train": {"num_steps": 2000, "global_batch_size": 8},
         }
     )

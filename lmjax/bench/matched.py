@@ -17,7 +17,7 @@ from lmjax.bench import forms
 from lmjax.bench.jobs import Job
 
 VOCAB_SIZE = 4096
-STEPS = 1500
+STEPS = 2000
 EVAL_BATCHES = 128  # of the held-out text, the same for every evaluation of a variant
 EVALUATIONS = 6  # of a pre-training, for its curve
 CHOICES = 1000
@@ -26,11 +26,11 @@ _CONTEXT_WORDS, _CHOICE_WORDS = 32, 12
 VARIANTS = ("encoder", "decoder", "encoder_decoder")
 
 # Width and heads of each size; the inner width of the MLP makes up for what else differs.
-_WIDTHS = {"tiny": (64, 2), "mini": (128, 4), "small": (192, 6)}
+_WIDTHS = {"tiny": (64, 2), "mini": (96, 3), "small": (128, 4)}
 _MLP = {
-    "encoder": {"tiny": 192, "mini": 384, "small": 576},
-    "decoder": {"tiny": 192, "mini": 384, "small": 576},
-    "encoder_decoder": {"tiny": 152, "mini": 308, "small": 456},
+    "encoder": {"tiny": 192, "mini": 288, "small": 384},
+    "decoder": {"tiny": 192, "mini": 288, "small": 384},
+    "encoder_decoder": {"tiny": 152, "mini": 232, "small": 308},
 }
 SIZES = tuple(_WIDTHS)
 
@@ -209,7 +209,7 @@ class Plan:
         fields |= {f"model.{name}": value for name, value in shape(variant, size).items()}
         fields |= {
             "train.num_steps": self.steps,
-            "schedule.warmup_steps": max(1, self.steps // 15),
+            "schedule.warmup_steps": max(1, self.steps // 20),
             "eval.every": max(1, self.steps // EVALUATIONS),
             "eval.num_batches": min(EVAL_BATCHES, self.steps),
             "checkpoint.every": self.steps,
