@@ -145,7 +145,7 @@ def _run(numbers) -> dict[str, str]:
         choices=_CHOICES.value,
         shorten=_SHORTEN.value,
     )
-    counts = plan.write_lines()
+    counts = plan.prepare()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the jobs are ended, too
     tell = functools.partial(print, flush=True)
     runner = jobs.Runner(plan.workdir / "jobs", _JOBS.value, cores, tell)

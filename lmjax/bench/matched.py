@@ -159,8 +159,9 @@ class Plan:
         """Workdir of a fine-tuning."""
         return self.workdir / "finetuned" / f"{task}_{variant}_{seed}"
 
-    def write_lines(self) -> dict[str, dict[str, int]]:
+    def prepare(self) -> dict[str, dict[str, int]]:
         """Writes the examples in all forms; task -> how many to train on and to test."""
+        (self.workdir / "choices").mkdir(parents=True, exist_ok=True)
         counts: dict[str, dict[str, int]] = {}
         for task in self.tasks():
             for objective in set(TASKS[task].objectives.values()):

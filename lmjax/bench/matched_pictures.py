@@ -82,10 +82,12 @@ def _sizes(found: Mapping[str, Any], figure: Any) -> bool:
         axes.plot(sizes, [run["content_loss"] for run in runs], "o", color=colour, markersize=4)
         line = np.geomspace(min(sizes), max(sizes), 20)
         axes.plot(line, law(line), color=colour, linewidth=1.2, label=label)
+    if not drawn:
+        return False
     axes.yaxis.set_major_formatter("{x:.1f}")
     axes.yaxis.set_minor_formatter("{x:.1f}")
     _legend(axes)
-    return drawn
+    return True
 
 
 def _bars(found: Mapping[str, Any], figure: Any) -> bool:

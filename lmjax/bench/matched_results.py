@@ -41,7 +41,7 @@ def collect(plan: Plan, counts: Mapping[str, Mapping[str, int]], runner: Runner)
 
     Args:
       plan: of the comparison.
-      counts: task -> examples to train on and to test, of `Plan.write_lines`.
+      counts: task -> examples to train on and to test, of `Plan.prepare`.
       runner: which ran it.
 
     Raises:
