@@ -34,7 +34,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Matched: folder for everything 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Matched: of the main size.")
 _MAIN = flags.DEFINE_enum("main", "mini", ["tiny", "mini", "small"], "Matched: the main size.")
 _SIZES = flags.DEFINE_list("sizes", ["tiny", "mini", "small"], "Matched: sizes to pre-train.")
-_STEPS = flags.DEFINE_integer("steps", 2000, "Matched: of each pre-training.", lower_bound=2)
+_STEPS = flags.DEFINE_integer("steps", 1500, "Matched: of each pre-training.", lower_bound=2)
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 4096, "Matched: of the tokenizer.")
 _CHOICES = flags.DEFINE_integer("choices", 1000, "Matched: texts to go on with.", lower_bound=1)
 _SHORTEN = flags.DEFINE_float(

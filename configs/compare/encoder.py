@@ -33,6 +33,6 @@ def get_config() -> ConfigDict:
                 "cooldown_fraction": 0.3,
                 "final_fraction": 0.0,
             },
-            "train": {"num_steps": 2000, "global_batch_size": 8},
+            "train": {"num_steps": 1500, "global_batch_size": 8},
         }
     )

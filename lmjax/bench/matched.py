@@ -17,7 +17,7 @@ from lmjax.bench import forms
 from lmjax.bench.jobs import Job
 
 VOCAB_SIZE = 4096
-STEPS = 2000
+STEPS = 1500
 EVAL_BATCHES = 128  # of the held-out text, the same for every evaluation of a variant
 EVALUATIONS = 6  # of a pre-training, for its curve
 CHOICES = 1000
@@ -191,7 +191,7 @@ class Plan:
 
     def _main(self) -> Iterator[Job]:
         for seed in self.seeds:
-            for variant in VARIANTS:
+            for variant in reversed(VARIANTS):  # the slowest first
                 yield self._pretrain(self.main, variant, seed)
 
     def _ladder(self) -> Iterator[Job]:
@@ -210,7 +210,7 @@ class Plan:
         fields |= {f"model.{name}": value for name, value in shape(variant, size).items()}
         fields |= {
             "train.num_steps": self.steps,
-            "schedule.warmup_steps": max(1, self.steps // 20),
+            "schedule.warmup_steps": max(1, self.steps // 15),
             "eval.every": max(1, self.steps // EVALUATIONS),
             "eval.num_batches": min(EVAL_BATCHES, self.steps),
             "checkpoint.every": self.steps,
