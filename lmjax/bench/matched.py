@@ -210,6 +210,7 @@ class Plan:
         fields |= {f"model.{name}": value for name, value in shape(variant, size).items()}
         fields |= {
             "train.num_steps": self.steps,
+            "schedule.decay_steps": self.steps,  # fixed: a run of other steps is not gone on with
             "schedule.warmup_steps": max(1, self.steps // 15),
             "eval.every": max(1, self.steps // EVALUATIONS),
             "eval.num_batches": min(EVAL_BATCHES, self.steps),
@@ -248,6 +249,7 @@ class Plan:
         steps = max(2, round(self.shorten * fields["train.num_steps"]))
         fields |= {
             "train.num_steps": steps,
+            "schedule.decay_steps": steps,
             "schedule.warmup_steps": max(1, steps // 10),
             "eval.every": steps,
             "checkpoint.every": steps,
