@@ -163,6 +163,7 @@ def _below(found: Found) -> str:
     said.append(f"A dash: {'; '.join(dashes)}.")
     if sizes or asked:
         said.append(f"Examples to train on and to test: {'; '.join([*sizes, *asked])}.")
+    said.append(f"All jobs together took {duration(found['seconds'])} of one core.")
     return " ".join(said)
 
 

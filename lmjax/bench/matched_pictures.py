@@ -43,6 +43,7 @@ def _axes(figure: Any, x: str, y: str) -> Any:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
 
@@ -127,7 +128,7 @@ _Plot = Callable[[Mapping[str, Any], Any], bool]
 
 # Name -> what it shows, what draws it, inches.
 PICTURES: dict[str, tuple[str, _Plot, float]] = {
-    "curves": ("Held-out content loss over tokens, three seeds each; dotted: unigrams", _curves, 7),
+    "curves": ("Held-out content loss over tokens, a line a seed; dotted: unigrams", _curves, 7),
     "tasks": ("Choices and tasks of the three, with intervals of 95 %", _bars, 9.5),
     "sizes": ("Held-out content loss over parameters, with the fitted lines", _sizes, 7),
 }
