@@ -99,8 +99,7 @@ TASKS = {
     ),
 }
 
-# Peak rates of fine-tuning, chosen on a tenth of the training part: docs/results.md has what was
-# tried.
+# Peak rates of fine-tuning; docs/results.md says how they were chosen.
 _RATES = {"encoder": 1e-3, "decoder": 1e-3, "encoder_decoder": 1e-3}
 
 
