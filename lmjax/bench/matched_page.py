@@ -8,7 +8,7 @@ from typing import Any
 
 from lmjax.bench import intervals, report
 from lmjax.bench.matched import SIZES, VARIANTS
-from lmjax.train.console import count, duration
+from lmjax.train.console import count
 
 Found = Mapping[str, Any]
 
@@ -72,11 +72,19 @@ def _made(found: Found) -> Iterator[str]:
         f"An encoder, a decoder and an encoder-decoder of one size ({found['main']}: width "
         f"{some['width']}) read the same {count(some['tokens'])} tokens in {some['steps']:,} "
         f"steps, with the same tokenizer of {found['vocab_size']:,} ids, with "
-        f"{len(found['seeds'])} seeds each. Equal are the parameters beside the embedding, which "
+        f"{_seeds(found)}. Equal are the parameters beside the embedding, which "
         f"all tie to their output: they are {100 * apart:.1f} % apart. A number is the mean over "
         "the seeds with its interval of 95 %: over seeds and, where there are test examples, over "
         "those, too. The best of a row is bold where it is ahead of all others beyond chance."
     )
+
+
+def _seeds(found: Found) -> str:
+    """How many of the main size are done."""
+    numbers = [len(runs) for v in VARIANTS if (runs := runs_of(found, v))]
+    if min(numbers) == max(numbers):
+        return f"{numbers[0]} seeds each" if numbers[0] > 1 else "one seed each"
+    return f"{min(numbers)} to {max(numbers)} seeds each"
 
 
 def _table(found: Found) -> Iterator[str]:
@@ -96,8 +104,7 @@ def _pretraining(found: Found) -> Iterator[list[str]]:
     yield ["objective", *each(lambda runs: f"`{runs[0]['objective']}`"), ""]
     optimizer = lambda runs: f"{runs[0]['optimizer']}, {runs[0]['learning_rate']:g}"
     yield ["optimizer, peak rate", *each(optimizer), ""]
-    time = lambda runs: duration(sum(run["seconds"] for run in runs) / len(runs))
-    yield ["time of one core, other work beside it", *each(time), ""]
+    yield ["FLOPs of the model", *each(lambda runs: count(runs[0]["flops"])), ""]
 
     def loss(runs: Sequence[Mapping[str, Any]]) -> str:
         losses = intervals.of_mean([run["content_loss"] for run in runs])
@@ -163,7 +170,6 @@ def _below(found: Found) -> str:
     said.append(f"A dash: {'; '.join(dashes)}.")
     if sizes or asked:
         said.append(f"Examples to train on and to test: {'; '.join([*sizes, *asked])}.")
-    said.append(f"All jobs together took {duration(found['seconds'])} of one core.")
     return " ".join(said)
 
 

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from lmjax import flops
+from lmjax import flops, objectives
+from lmjax.batch import Ids
 from lmjax.bench import compare, intervals, report
 from lmjax.bench.intervals import Interval
 from lmjax.bench.jobs import Runner
 from lmjax.bench.matched import TASKS, VARIANTS, Plan
+from lmjax.config import Config
 from lmjax.errors import UserError
 from lmjax.objectives import measures
 from lmjax.objectives.measures import Measure
@@ -96,6 +98,7 @@ def _pretrained(
         "non_embedding": sum(parts.values()) - table,
         "width": config.model.hidden_size,
         "tokens": rows * _window(config),
+        "flops": rows * flops.flops_per_row(config.model, _lengths(config)).full,
         "steps": config.train.num_steps,
         "learning_rate": config.optimizer.learning_rate,
         "optimizer": config.optimizer.name,
@@ -111,7 +114,13 @@ def _pretrained(
     }
 
 
-def _window(config: Any) -> int:
+def _lengths(config: Config) -> flops.Lengths:
+    """Positions of a row."""
+    ids = Ids(num_ids=config.tokenizer.vocab_size, num_rows=config.model.vocab_size)
+    return flops.lengths(objectives.make(config, ids).spec(1))
+
+
+def _window(config: Config) -> int:
     """Tokens of text in a row: without the two that masked LM and denoising put around it."""
     return config.data.seq_len - (0 if config.objective.name == "clm" else 2)
 

@@ -217,6 +217,8 @@ def test_numbers_come_from_what_the_runs_left(plan, monkeypatch):
     monkeypatch.setattr(matched_results.compare, "baselines", lambda run: {})
     found = matched_results.collect(plan, counts, runner)
     assert len(found["pretrained"]) == 15
+    for run in found["pretrained"]:
+        assert run["flops"] > 6 * run["non_embedding"] * run["tokens"] / 2
     tokens = {run["tokens"] for run in found["pretrained"]}
     assert tokens == {1500 * 8 * 126}
     rows = {(row["task"], row["measure"]): row for row in found["rows"]}
@@ -254,6 +256,7 @@ def numbers():
             "optimizer": "adamw",
             "objective": "clm",
             "seconds": 61.0,
+            "flops": 2.5e12,
             "content_loss": 5 - n / 1000 + seed / 100,
             "content_unigram_loss": 6.5,
             "bits_per_byte": 2.0 + seed / 10 if variant == "decoder" else None,
@@ -309,6 +312,8 @@ def test_the_page_says_who_wins_and_who_loses():
     assert cells["summaries, ROUGE-L"].split(" | ")[1] == "—"
     assert cells["bits per byte"].count("—") == 2
     assert "summaries: an encoder does not write" in text
+    assert "with 3 seeds each" in text
+    assert cells["FLOPs of the model"].count("2.5T") == 3
     (decoder,) = (line for line in text.splitlines() if "Where the decoder loses" in line)
     assert "sentiment, accuracy, %: by 10.0 (8.0 to 12.0) to the encoder" in decoder
     assert "not beyond chance" in decoder
