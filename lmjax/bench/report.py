@@ -271,21 +271,32 @@ def write(
     path: str, what: str, config: Config | None, figures: Mapping[str, Any], table: Table
 ) -> None:
     """Writes figures, and what they were measured of, to a JSON file; beside it the table (.md)."""
-    versions = _versions()
     content = {
         "what": what,
         **({} if config is None else _described(config)),
         **figures,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": _machine(),
-        "versions": versions,
-        "cores": os.cpu_count(),
+        **environment(),
     }
     paths.write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
-    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    below = f"{content['date']}; {content['machine']}; {packages}."
+    below = measured_on(content)
     text = f"**{table.title}**\n\n{markdown(table)}\n\n{below}\n"
     paths.write_bytes(str(Path(path).with_suffix(".md")), text.encode())
+
+
+def environment() -> dict[str, Any]:
+    """What figures hang on: date, machine, versions, cores."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": _machine(),
+        "versions": _versions(),
+        "cores": os.cpu_count(),
+    }
+
+
+def measured_on(content: Mapping[str, Any]) -> str:
+    """The same of figures, as a line to read."""
+    packages = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    return f"{content['date']}; {content['machine']}; {packages}."
 
 
 def _described(config: Config) -> dict[str, Any]:
