@@ -29,11 +29,11 @@ FLOORS = [
         "confine",
         "redact",
     },
-    {"data", "objectives", "nn", "parallel", "optim", "hf"},
+    {"data", "objectives", "nn", "parallel", "optim", "hf", "pages"},
     {"families"},
     {"infer"},
     {"train"},
-    {"export", "curate", "plan"},
+    {"export", "curate", "plan", "report"},
     {"bench"},
     {"runner", "opening", "training", "config_file", "main", "cli", "doctor"},
 ]
