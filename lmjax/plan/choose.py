@@ -181,11 +181,11 @@ def choose(fit: Fit, variant: Variant, text: Text, budget: Budget) -> Choice:
     affordable_M = np.array([budget.flops / model.flops_per_token for model in models])
     _check(affordable_M, fit, budget)
     there_M = np.minimum(affordable_M, MAX_PASSES * text.num_tokens)
-    with_text, without_end = (_losses(fit, models_M, each) for each in (there_M, affordable_M))
+    with_text, without_end = (losses(fit, models_M, each) for each in (there_M, affordable_M))
     best, best_free = (int(each.mean(axis=0).argmin()) for each in (with_text, without_end))
     run, free = (
-        _run(models[i], tokens_M[i], losses[:, i])
-        for i, tokens_M, losses in (
+        _run(models[i], tokens_M[i], predicted[:, i])
+        for i, tokens_M, predicted in (
             (best, there_M, with_text),
             (best_free, affordable_M, without_end),
         )
@@ -199,7 +199,7 @@ def choose(fit: Fit, variant: Variant, text: Text, budget: Budget) -> Choice:
     return Choice(train, why, run, free, sizes, share, lost, published, passes)
 
 
-def _losses(fit: Fit, params_M: np.ndarray, tokens_M: np.ndarray) -> np.ndarray:
+def losses(fit: Fit, params_M: np.ndarray, tokens_M: np.ndarray) -> np.ndarray:
     """Predicted losses [K, M], those of models beyond their tokens infinite."""
     return np.where(params_M <= tokens_M, fit.losses(params_M, tokens_M), np.inf)
 
@@ -216,9 +216,9 @@ def _ends() -> list[float]:
     return [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
 
 
-def _run(model: Candidate, tokens: float, losses: np.ndarray) -> Run:
-    low, high = np.quantile(losses, _ends())
-    loss = (float(low), float(np.median(losses)), float(high))
+def _run(model: Candidate, tokens: float, predicted: np.ndarray) -> Run:
+    low, high = np.quantile(predicted, _ends())
+    loss = (float(low), float(np.median(predicted)), float(high))
     return Run(model, float(tokens), float(tokens * model.flops_per_token), loss)
 
 

@@ -35,13 +35,19 @@ Tell = Callable[[str], None]
 MAX_PASSES = (
     4  # over the same text; up to there it is worth as much as new: Muennighoff et al. 2023
 )
-_ABOVE_PLATEAU = 0.4  # nats that the loss must lie below that of word frequencies
+ABOVE_PLATEAU = 0.4  # nats that the loss must lie below that of word frequencies
 _HELD_OUT_BYTES, _MOST_HELD_OUT = 250_000, 0.1
 _EVAL_ROWS = 512
 _METRICS = "metrics.jsonl"
 _START_FLOPS = 4e11  # what starting a run takes, as if it were steps
 _SECONDS_BETWEEN = 15.0
-_HEAD = '"""{about}; written for a ladder."""\n\nfrom ml_collections import ConfigDict\n\n\n'
+_HEAD = '''"""{about}; written by tools/plan.py."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+'''
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,12 @@ class Size:
 
     Attributes:
       vocab_size: ids of the tokenizer.
-      tokens: of the longest runs.
+      tokens: of the longest runs; None: the variant's own.
       shares: of that, for the runs of each rung.
     """
 
     vocab_size: int = 4096
-    tokens: int = 2_500_000
+    tokens: int | None = None
     shares: tuple[tuple[float, ...], ...] = ((0.5, 0.7, 1), (0.5, 0.7, 1), (0.5, 1), (0.5, 1))
 
 
@@ -123,7 +129,7 @@ def prepare(path: str, folder: Path, size: Size, tell: Tell) -> Text:
     return Text(path, store, *sizes, documents)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rung:
     """One run of a ladder.
 
@@ -195,14 +201,18 @@ class Rung:
     def write_config(self) -> Path:
         """Writes its config file, and returns where it is."""
         file = self.folder / f"{self.name}.py"
-        body = pprint.pformat(self.fields(), width=92, sort_dicts=False).replace("\n", "\n    ")
-        head = _HEAD.format(about=f"{self.variant.name}, {self.shape}, {self.tokens:,} tokens")
-        content = (
-            f"{head}def get_config() -> ConfigDict:\n    return ConfigDict(\n    {body}\n    )\n"
-        )
+        about = f"{self.variant.name}, {self.shape}, {self.tokens:,} tokens"
+        content = config_file(about, self.fields())
         if not file.exists() or file.read_text() != content:
             file.write_text(content)
         return file
+
+
+def config_file(about: str, fields: dict[str, Any]) -> str:
+    """The content of a config file of these nested fields."""
+    body = pprint.pformat(fields, indent=4, width=92, sort_dicts=False, underscore_numbers=True)
+    body = body.replace("\n", "\n    ")
+    return f"{_HEAD.format(about=about)}    return ConfigDict({body})\n"
 
 
 def rungs(variant: Variant, text: Text, folder: Path, size: Size) -> list[Rung]:
@@ -211,19 +221,20 @@ def rungs(variant: Variant, text: Text, folder: Path, size: Size) -> list[Rung]:
     Raises:
       UserError: there is too little text.
     """
-    if size.tokens > MAX_PASSES * text.num_tokens:
-        raise UserError(too_little(text, size))
+    most = size.tokens or variant.tokens
+    if most > MAX_PASSES * text.num_tokens:
+        raise UserError(_too_little(text, most))
     found = [
-        Rung(variant, shape, round(share * size.tokens), text, size, folder)
+        Rung(variant, shape, round(share * most), text, size, folder)
         for shape, shares in zip(variant.rungs, size.shares, strict=True)
         for share in shares
     ]
     return sorted(found, key=lambda rung: -rung.flops)
 
 
-def too_little(text: Text, size: Size) -> str:
-    """Why a text is no text for a ladder, with what to do."""
-    least = size.tokens / MAX_PASSES * text.bytes_per_token / 1e6
+def _too_little(text: Text, most: int) -> str:
+    """Why a text is no text for a ladder whose longest runs have `most` tokens."""
+    least = most / MAX_PASSES * text.bytes_per_token / 1e6
     return (
         f"{text.path} has {text.num_bytes / 1e6:.2g} MB to train on, and a ladder needs "
         f"{least:.2g} MB to say anything; get more text, or go on from a published model "
@@ -344,7 +355,7 @@ class _Clock:
             self.tell(f"ladder: {done / self.whole:.0%} of the work, {self.left(done)}")
 
 
-def points(runs: Sequence[Rung], below: float = _ABOVE_PLATEAU) -> Points:
+def points(runs: Sequence[Rung], below: float = ABOVE_PLATEAU) -> Points:
     """What the finished runs reached: held-out content losses.
 
     Args:

@@ -63,8 +63,9 @@ class Variant:
       family: of its models.
       rungs: of the ladder, small ones first.
       held_out: the model by which the ladder's prediction was checked.
-      rows: of a batch of the ladder. Sooner or later in its first thousand steps, and not tokens, an
-        encoder-decoder learns to copy, so that it has small ones.
+      rows: of a batch of the ladder; few for an encoder-decoder, which learns to copy after about a
+        thousand steps, however many rows they have.
+      tokens: of the longest runs of a ladder.
       model: fields of `model` besides the shape, by the width.
       objective, optimizer, data: fields of these groups.
       rate: learning rate at width 256.
@@ -79,6 +80,7 @@ class Variant:
     rungs: tuple[Shape, ...]
     held_out: Shape
     rows: int
+    tokens: int
     objective: Mapping[str, Any]
     optimizer: Mapping[str, Any]
     rate: float
@@ -166,6 +168,7 @@ VARIANTS = {
         rungs=(Shape(64, 2), Shape(96, 3), Shape(128, 3), Shape(160, 4)),
         held_out=Shape(256, 4),
         rows=8,
+        tokens=2_500_000,
         model={"rope_theta": 10_000.0},
         mlp_per_width=2,
         objective={"name": "mlm", "mask_rate": 0.3},
@@ -192,6 +195,7 @@ VARIANTS = {
         rungs=(Shape(48, 2), Shape(64, 3), Shape(96, 3), Shape(128, 4)),
         held_out=Shape(224, 4),
         rows=8,
+        tokens=2_000_000,
         objective={"name": "clm"},
         optimizer={"beta2": 0.98, "weight_decay": 0.01},
         rate=2e-3,
@@ -210,6 +214,7 @@ VARIANTS = {
         rungs=(Shape(48, 2), Shape(64, 2), Shape(96, 2), Shape(128, 3)),
         held_out=Shape(192, 3),
         rows=4,
+        tokens=2_000_000,
         objective={"name": "denoising", "mask_rate": 0.3},
         optimizer={"name": "adamw_rms", "beta2": 0.98, "weight_decay": 0.0},
         rate=2e-2,
