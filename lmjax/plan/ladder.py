@@ -58,11 +58,13 @@ class Size:
       vocab_size: ids of the tokenizer.
       tokens: of the longest runs; None: the variant's own.
       shares: of that, for the runs of each rung.
+      rungs: their shapes; None: the variant's own.
     """
 
     vocab_size: int = 4096
     tokens: int | None = None
     shares: tuple[tuple[float, ...], ...] = ((0.5, 0.7, 1), (0.5, 0.7, 1), (0.5, 1), (0.5, 1))
+    rungs: tuple[Shape, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def rungs(variant: Variant, text: Text, folder: Path, size: Size) -> list[Rung]:
         raise UserError(_too_little(text, most))
     found = [
         Rung(variant, shape, round(share * most), text, size, folder)
-        for shape, shares in zip(variant.rungs, size.shares, strict=True)
+        for shape, shares in zip(size.rungs or variant.rungs, size.shares, strict=True)
         for share in shares
     ]
     return sorted(found, key=lambda rung: -rung.flops)
