@@ -146,7 +146,7 @@ class Choice:
       why: by which figure that was decided, in words.
       run: the best that the budget and the text allow.
       free: the best that the budget would allow with as much text as wanted.
-      sizes: parameters of blocks of the best run, by draw: between these 90 % of them lie.
+      sizes: parameters of the blocks of `free`, by single draws: 90 % lie between these.
       text_share: tokens of the text, read four times, as a share of those of `free`.
       lost: nats by which `run` is above `free`, median over the draws.
       published: what to go on from; of `run`'s variant.
@@ -190,7 +190,7 @@ def choose(fit: Fit, variant: Variant, text: Text, budget: Budget) -> Choice:
             (best_free, affordable_M, without_end),
         )
     )
-    ends = np.quantile(models_M[with_text.argmin(axis=1)], _ends(), method="nearest")
+    ends = np.quantile(models_M[without_end.argmin(axis=1)], _ends(), method="nearest")
     lost = float(np.median(with_text[:, best] - without_end[:, best_free]))
     share = MAX_PASSES * text.num_tokens / free.tokens
     train, why = decide(share, lost, text, free)
@@ -235,7 +235,10 @@ def decide(share: float, lost: float, text: Text, free: Run) -> tuple[bool, str]
     has += f"when it is read {MAX_PASSES} times"
     wants = f"the budget's best run wants {count(free.tokens)}"
     if share < ENOUGH_TEXT:
-        return False, f"{has}, and {wants}: it has {share:.2g} of that, less than {ENOUGH_TEXT}"
+        return (
+            False,
+            f"{has}, and {wants}: it has {_share(share)} of that, less than {_share(ENOUGH_TEXT)}",
+        )
     if lost > MOST_LOST:
         return False, (
             f"for want of text the loss at the budget is {lost:.2f} nats above what the budget "
@@ -243,9 +246,14 @@ def decide(share: float, lost: float, text: Text, free: Run) -> tuple[bool, str]
         )
     if share < 1:
         return True, (
-            f"{has}, {share:.2g} of what {wants.removeprefix('the ')}, which costs {lost:.2f} nats"
+            f"{has}, {_share(share)} of what {wants.removeprefix('the ')}, which costs {lost:.2f} "
+            "nats"
         )
     return True, f"{has}, and {wants}: there is enough of it"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def go_on_from(

@@ -110,15 +110,15 @@ def _run_rows(found: dict[str, Any], one: dict[str, Any]) -> Rows:
     key = "free" if choice["text_share"] < 1 else "run"
     raw = " to ".join(dict.fromkeys(size(n) for n in one["raw_text_bytes"][key]))
     keep = [f"{100 * share:.2g}" for share in reversed(found["budget"]["keep_rate"])]
-    needs = f"{count(choice[key]['tokens'] * found['text']['bytes_per_token'])}B"
-    words = f"{needs} of clean text, read once: {raw} of raw text where curation keeps "
-    return [*rows, ("text that wants", f"{words}{' to '.join(keep)} %")]
+    clean = size(choice[key]["tokens"] * found["text"]["bytes_per_token"])
+    words = f"{clean} of clean text, if it is read once: {raw} of raw text where curation keeps "
+    return [*rows, ("raw text", f"{words}{' to '.join(keep)} %")]
 
 
 def _model(run: dict[str, Any]) -> str:
     return (
         f"{run['shape']}, {count(run['params'])} parameters in the blocks, "
-        f"{count(run['all_params'])} with {run['vocab_size']:,} embeddings,"
+        f"{count(run['all_params'])} with those of {run['vocab_size']:,} ids,"
     )
 
 
@@ -151,8 +151,8 @@ def _sure(one: dict[str, Any]) -> str:
     params, tokens = one["extrapolated"][key]
     low, high = choice["sizes"]
     words = (
-        f"the best has {params:.3g} times the parameters and {tokens:.3g} times the tokens of the "
-        f"ladder's largest runs; by single draws of the fit its blocks have {count(low)} to "
+        f"the best has {_times(params)} times the parameters and {_times(tokens)} times the tokens "
+        f"of the ladder's largest runs; by single draws of the fit its blocks have {count(low)} to "
         f"{count(high)} parameters"
     )
     if max(params, tokens) > FAR:
@@ -163,10 +163,15 @@ def _sure(one: dict[str, Any]) -> str:
     return words
 
 
+def _times(number: float) -> str:
+    """To two digits: 0.12, 2.6, 1,300."""
+    return f"{number:.2g}" if number < 100 else f"{float(f'{number:.2g}'):,.0f}"
+
+
 def _published(found: dict[str, Any], one: dict[str, Any]) -> str:
     published = one["choice"]["published"]
     passes = published["passes"]
-    can = f"{passes:,.3g} times" if passes >= 1 else f"{passes:.1%} of once"
+    can = f"{_times(passes)} times" if passes >= 1 else f"{passes:.1%} of once"
     words = (
         f"{published['name']} ({count(published['params'])} parameters, {published['about']}) can "
         f"read this text {can} in the budget"
@@ -197,9 +202,10 @@ def caveats(found: dict[str, Any]) -> list[str]:
     """What the figures do not say."""
     several = len(found["variants"]) > 1
     return [
-        "Losses are nats per predicted token of the ladder's vocabulary, in rows of 128 tokens. A "
-        "larger vocabulary or longer rows have other losses; the fit is about what size and text "
-        "change, not about those.",
+        "Losses are nats per predicted token of the ladder's vocabulary, in rows of 128, and "
+        "tokens are counted by it. A larger vocabulary or longer rows have other losses, and by "
+        "32,768 ids the same text has about a fifth fewer tokens; the fit is about what size and "
+        "text change, not about those.",
         "The recipe is the ladder's, its learning rate set by a rule: a tuned one is better.",
         *(
             ["Losses of different variants predict different things, and do not compare."]

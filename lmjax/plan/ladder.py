@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import pprint
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -257,9 +258,10 @@ def train(runs: Sequence[Rung], tell: Tell, workers: int | None = None) -> float
     """
     began = time.monotonic()
     waiting = [rung for rung in runs if rung.result() is None]
-    workers = workers or max(1, len(os.sched_getaffinity(0)))
+    workers = workers or os.cpu_count() or 1
     clock = _Clock(runs, waiting, tell)
     active: dict[Rung, subprocess.Popen] = {}
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # or runs would go on alone
     try:
         while waiting or active:
             while waiting and len(active) < workers:
@@ -272,6 +274,7 @@ def train(runs: Sequence[Rung], tell: Tell, workers: int | None = None) -> float
             clock.tick()
     finally:
         _stop(active.values())
+        signal.signal(signal.SIGTERM, before)
     return time.monotonic() - began
 
 
@@ -307,7 +310,7 @@ def _ended(rung: Rung, code: int) -> None:
     )
 
 
-def _stop(processes: Sequence[subprocess.Popen]) -> None:
+def _stop(processes: Collection[subprocess.Popen]) -> None:
     """Lets runs save and end; those that do not are killed."""
     for process in processes:
         process.terminate()

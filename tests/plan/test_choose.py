@@ -36,8 +36,8 @@ TABLE = [
     (1e12, 1, 1e11, 1, True, "there is enough of it"),
     (7e6, 1, 1e11, 1, True, "there is enough of it"),
     (1e12, 24, GPUS, 8, True, "there is enough of it"),
-    (7e6, 24, GPUS, 8, False, "less than 0.25"),
-    (1e9, 24, GPUS, 8, False, "less than 0.25"),
+    (7e6, 24, GPUS, 8, False, "less than 25 %"),
+    (1e9, 24, GPUS, 8, False, "less than 25 %"),
     (2e10, 24, GPUS, 8, True, "which costs"),
 ]
 
@@ -55,7 +55,7 @@ def test_a_budget_and_a_text(fit, variant, tokens, hours, rate, devices, train, 
     assert found.free.flops == pytest.approx(budget.flops)
     assert found.free.loss[1] <= found.run.loss[1]
     assert found.run.loss[0] < found.run.loss[1] < found.run.loss[2]
-    assert found.sizes[0] <= found.run.candidate.params <= found.sizes[1]
+    assert found.sizes[0] <= found.free.candidate.params <= found.sizes[1]
     assert found.text_share == pytest.approx(4 * tokens / found.free.tokens)
 
 
@@ -81,7 +81,7 @@ def test_where_size_matters_more_the_model_is_larger():
 @pytest.mark.parametrize(
     ("share", "lost", "train", "words"),
     [
-        (0.2, 0.0, False, "it has 0.2 of that, less than 0.25"),
+        (0.2, 0.0, False, "it has 20 % of that, less than 25 %"),
         (0.3, 0.2, False, "0.20 nats above what the budget could reach"),
         (0.3, 0.05, True, "which costs 0.05 nats"),
         (2.0, 0.0, True, "there is enough of it"),

