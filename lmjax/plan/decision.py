@@ -177,7 +177,7 @@ def curves(
     cost_M = np.array([model.flops_per_token for model in models])
     params_M = np.array([model.params for model in models], float)
     least = points.tokens.min() * cost_M[0]
-    compute = np.geomspace(least, max(budget.flops, 10 * least), _CURVE)
+    compute = np.geomspace(least, max(3 * budget.flops, 10 * least), _CURVE)
     best = []
     for flops in compute:
         losses = choose.losses(fit, params_M, flops / cost_M)

@@ -17,6 +17,7 @@ from lmjax.plan.decision import Question
 from lmjax.train.console import count
 
 _MEASURED, _FIT, _CHOICE = 7, 0, 1  # colours
+_TERA = 1e12
 
 
 def answer(
@@ -81,7 +82,7 @@ def render(found: dict[str, Any]) -> bytes:
     caveats = markup.tag("ul", *[markup.tag("li", line) for line in words.caveats(found)])
     sections.append(Section("What this does not say", caveats))
     subtitle = words.headline(found["variant"], found["variants"][found["variant"]])
-    return Page(words.title(found), subtitle, sections).render()
+    return Page(words.title(found), subtitle[0].upper() + subtitle[1:], sections).render()
 
 
 def _answer(found: dict[str, Any], name: str) -> list[markup.Html]:
@@ -136,7 +137,7 @@ def _by_compute(found: dict[str, Any], one: dict[str, Any]) -> charts.Chart:
     runs, curve, choice = one["runs"], one["curves"]["compute"], one["choice"]
     line = charts.Line(
         "best size for the compute, with text enough",
-        curve["x"],
+        [flops / _TERA for flops in curve["x"]],
         curve["loss"],
         curve["low"],
         curve["high"],
@@ -144,7 +145,7 @@ def _by_compute(found: dict[str, Any], one: dict[str, Any]) -> charts.Chart:
     )
     measured = charts.Line(
         "runs of the ladder",
-        [run["flops"] for run in runs],
+        [run["flops"] / _TERA for run in runs],
         [run["loss"] for run in runs],
         markers=True,
         lines=False,
@@ -152,7 +153,7 @@ def _by_compute(found: dict[str, Any], one: dict[str, Any]) -> charts.Chart:
     )
     best = charts.Line(
         "best with this text",
-        [choice["run"]["flops"]],
+        [choice["run"]["flops"] / _TERA],
         [choice["run"]["loss"][1]],
         markers=True,
         lines=False,
@@ -161,12 +162,12 @@ def _by_compute(found: dict[str, Any], one: dict[str, Any]) -> charts.Chart:
     return charts.Chart(
         "Held-out loss against compute",
         [line, measured, best],
-        x="FLOPs",
+        x="TFLOPs of training",
         y="content loss, nats",
         log_x=True,
         marks=[
-            (max(run["flops"] for run in runs), "measured up to here"),
-            (found["budget"]["flops"], "the budget"),
+            (max(run["flops"] for run in runs) / _TERA, "measured up to here"),
+            (found["budget"]["flops"] / _TERA, "the budget"),
         ],
         about="What the best size would reach at each compute if there were text enough, with a "
         "band of 90 %, the runs of the ladder, and the best run with the text that there is.",

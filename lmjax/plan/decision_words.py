@@ -147,19 +147,20 @@ def _takes(plan: dict[str, Any]) -> str:
 
 def _sure(one: dict[str, Any]) -> str:
     choice = one["choice"]
-    key = "run" if choice["text_share"] >= 1 else "free"
+    key, which = ("run", "") if choice["text_share"] >= 1 else ("free", " with enough text")
     params, tokens = one["extrapolated"][key]
     low, high = choice["sizes"]
     words = (
-        f"the best has {_times(params)} times the parameters and {_times(tokens)} times the tokens "
+        f"the best run{which} has {_times(params)} times the parameters and {_times(tokens)} times the tokens "
         f"of the ladder's largest runs; by single draws of the fit its blocks have {count(low)} to "
         f"{count(high)} parameters"
     )
     if max(params, tokens) > FAR:
         words += (
             f". The form was checked at 2 to 3 times the parameters; beyond {FAR} times its "
-            "interval is only as good as the form, so train a run a tenth as long first"
+            "interval is only as good as the form"
         )
+        words += ", so train a run a tenth as long first" * choice["train"]
     return words
 
 
