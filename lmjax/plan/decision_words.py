@@ -151,8 +151,8 @@ def _sure(one: dict[str, Any]) -> str:
     params, tokens = one["extrapolated"][key]
     low, high = choice["sizes"]
     words = (
-        f"the best run{which} has {_times(params)} times the parameters and {_times(tokens)} times the tokens "
-        f"of the ladder's largest runs; by single draws of the fit its blocks have {count(low)} to "
+        f"the best run{which} has {_times(params)} times the parameters and {_times(tokens)} times "
+        f"the tokens of the ladder's largest runs; by single draws its blocks have {count(low)} to "
         f"{count(high)} parameters"
     )
     if max(params, tokens) > FAR:
