@@ -28,7 +28,7 @@ from lmjax.data.store import Store
 from lmjax.errors import UserError
 from lmjax.exit_codes import PREEMPTED
 from lmjax.plan.scaling import Points
-from lmjax.plan.variants import Shape, Variant
+from lmjax.plan.variants import Shape, Shares, Variant
 from lmjax.train import metrics
 
 Tell = Callable[[str], None]
@@ -58,13 +58,13 @@ class Size:
     Attributes:
       vocab_size: ids of the tokenizer.
       tokens: of the longest runs; None: the variant's own.
-      shares: of that, for the runs of each rung.
+      shares: of that, for the runs of each rung; None: the variant's own.
       rungs: their shapes; None: the variant's own.
     """
 
     vocab_size: int = 4096
     tokens: int | None = None
-    shares: tuple[tuple[float, ...], ...] = ((0.5, 0.7, 1), (0.5, 0.7, 1), (0.5, 1), (0.5, 1))
+    shares: Shares | None = None
     rungs: tuple[Shape, ...] | None = None
 
 
@@ -229,7 +229,9 @@ def rungs(variant: Variant, text: Text, folder: Path, size: Size) -> list[Rung]:
         raise UserError(_too_little(text, most))
     found = [
         Rung(variant, shape, round(share * most), text, size, folder)
-        for shape, shares in zip(size.rungs or variant.rungs, size.shares, strict=True)
+        for shape, shares in zip(
+            size.rungs or variant.rungs, size.shares or variant.shares, strict=True
+        )
         for share in shares
     ]
     return sorted(found, key=lambda rung: -rung.flops)

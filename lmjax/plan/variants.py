@@ -17,6 +17,8 @@ from lmjax import fields as fields_lib
 from lmjax.config import Config
 from lmjax.model_config import ModelConfig
 
+Shares = tuple[tuple[float, ...], ...]
+
 SEQ_LEN = 128  # of the ladder
 _NO_BIAS = (r".*(/bias|_bias|/scale)", 0.0)
 
@@ -64,8 +66,9 @@ class Variant:
       rungs: of the ladder, small ones first.
       held_out: the model by which the ladder's prediction was checked.
       rows: of a batch of the ladder; few for an encoder-decoder, which learns to copy after about a
-        thousand steps, however many rows they have.
+        thousand steps, however many rows they have, and says little before.
       tokens: of the longest runs of a ladder.
+      shares: of that, for the runs of each rung.
       model: fields of `model` besides the shape, by the width.
       objective, optimizer, data: fields of these groups.
       rate: learning rate at width 256.
@@ -86,6 +89,7 @@ class Variant:
     rate: float
     rate_power: float
     published: tuple[Published, ...]
+    shares: Shares = ((0.5, 0.7, 1), (0.5, 0.7, 1), (0.5, 1), (0.5, 1))
     mlp_per_width: float = 4
     model: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -215,7 +219,8 @@ VARIANTS = {
         rungs=(Shape(48, 2), Shape(64, 2), Shape(96, 2), Shape(128, 3)),
         held_out=Shape(192, 3),
         rows=4,
-        tokens=2_000_000,
+        tokens=1_600_000,
+        shares=((0.6, 0.8, 1), (0.6, 0.8, 1), (0.6, 1), (0.6, 1)),
         objective={"name": "denoising", "mask_rate": 0.3},
         optimizer={"name": "adamw_rms", "beta2": 0.98, "weight_decay": 0.0},
         rate=2e-2,
