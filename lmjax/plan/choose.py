@@ -200,8 +200,10 @@ def choose(fit: Fit, variant: Variant, text: Text, budget: Budget) -> Choice:
 
 
 def losses(fit: Fit, params_M: np.ndarray, tokens_M: np.ndarray) -> np.ndarray:
-    """Predicted losses [K, M], those of models beyond their tokens infinite."""
-    return np.where(params_M <= tokens_M, fit.losses(params_M, tokens_M), np.inf)
+    """Predicted losses [K, M], those of models beyond their tokens infinite; not the smallest."""
+    return np.where(
+        params_M <= np.maximum(tokens_M, params_M.min()), fit.losses(params_M, tokens_M), np.inf
+    )
 
 
 def _check(affordable_M: np.ndarray, fit: Fit, budget: Budget) -> None:
