@@ -10,9 +10,9 @@ models. Memory and collectives are then the compiler's. For GPUs and CPUs they a
 does not fit is tried with remat, smaller micro-batches and other meshes; the first that fits is
 named. Data and weights are not touched.
 
-With --data it says what to train: it trains a ladder of small models on that text (some 20 minutes
-of two cores), fits their loss against size and tokens, and recommends variant, size and tokens for
-the hours of --budget, or to go on from a published model. Stopped, the same command goes on.
+With --data it says what to train: it trains a ladder of small models on that text (some ten
+minutes of two cores), fits their loss against size and tokens, and recommends variant, size and
+tokens for the hours of --budget, or a published model to go on from. Stopped, it is given again.
 """
 
 import json

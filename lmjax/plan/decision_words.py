@@ -157,7 +157,7 @@ def _sure(one: dict[str, Any]) -> str:
     )
     if max(params, tokens) > FAR:
         words += (
-            f". The form was checked at 2 to 3 times the parameters; beyond {FAR} times its "
+            f". The form was checked at 2.3 times the parameters; beyond {FAR} times its "
             "interval is only as good as the form"
         )
         words += ", so train a run a tenth as long first" * choice["train"]

@@ -48,7 +48,7 @@ def test_a_large_budget_and_little_text(answered, capsys):
     low, high = sorted(one["raw_text_bytes"]["free"])
     assert low == pytest.approx(one["choice"]["free"]["tokens"] * TEXT.bytes_per_token / 0.03)
     assert high == pytest.approx(3 * low, rel=1e-6)
-    assert "checked at 2 to 3 times" in said["how sure"]
+    assert "checked at 2.3 times" in said["how sure"]
     commands = words.commands(found, "encoder")
     assert commands[0].startswith("hf download answerdotai/ModernBERT-")
     assert commands[1].startswith("python tools/import_hf.py --input=downloaded/modernbert-")
@@ -56,7 +56,7 @@ def test_a_large_budget_and_little_text(answered, capsys):
     assert "hf download" in capsys.readouterr().out
     html = decision_page.render(found).decode()
     assert html.count("<figure") == 2
-    assert "1,025,280" in html
+    assert "277,056" in html
 
 
 def test_a_budget_that_the_text_is_enough_for(answered, tmp_path):

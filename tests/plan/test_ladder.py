@@ -75,7 +75,7 @@ def test_a_rung_on_the_plateau_is_no_point(tmp_path):
     runs = ladder.rungs(VARIANTS["encoder"], TEXT, tmp_path, Size())
     for run in runs:
         finished(run, 6.7 if run is runs[-1] else 5.0)
-    with pytest.raises(UserError, match=r"no fit: .* 2 layers of 64 on 1\.25M tokens .* 6\.70, .*"):
+    with pytest.raises(UserError, match=r"no fit: .* 2 layers of 32 on 2M tokens .* 6\.70, .*"):
         ladder.points(runs)
 
 
@@ -87,7 +87,7 @@ def test_a_run_that_fails_says_why(tmp_path):
 
 def test_too_little_text(tmp_path):
     small = dataclasses.replace(TEXT, num_tokens=400_000, num_bytes=1_400_000)
-    with pytest.raises(UserError, match=r"my_text has 1\.4 MB .* a ladder needs 1\.8 MB"):
+    with pytest.raises(UserError, match=r"my_text has 1\.4 MB .* a ladder needs 2\.6 MB"):
         ladder.rungs(VARIANTS["decoder"], small, tmp_path, Size())
 
 
