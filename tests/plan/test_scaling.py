@@ -40,12 +40,14 @@ def studied():
     return found
 
 
-@pytest.mark.parametrize("noise", [0.005, 0.02, 0.05])
-def test_a_larger_run_lies_in_its_interval_as_often_as_it_says(studied, noise):
-    seen, low, middle, high, *_ = studied[noise]
-    inside = np.mean((low <= seen) & (seen <= high))
-    assert 0.85 <= inside <= 0.97
-    assert 0.38 <= np.mean(seen < middle) <= 0.62  # neither too hopeful nor too gloomy
+def test_a_larger_run_lies_in_its_interval_as_often_as_it_says(studied):
+    """Of 600 ladders; of 200 with one noise a share of 90 % comes out 7 % lower or higher."""
+    shares = []
+    for seen, low, middle, high, *_ in studied.values():
+        shares.append(np.mean((low <= seen) & (seen <= high)))
+        assert 0.8 <= shares[-1] <= 0.97
+        assert 0.38 <= np.mean(seen < middle) <= 0.62  # neither too hopeful nor too gloomy
+    assert 0.85 <= np.mean(shares) <= 0.95
 
 
 @pytest.mark.parametrize(("noise", "share"), [(0.005, 0.06), (0.02, 0.2), (0.05, 0.4)])
