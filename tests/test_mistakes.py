@@ -94,7 +94,7 @@ FILL = "fill_mask --workdir={at}/run "
 EMBED = "embed --workdir={at}/run --input={at}/text.jsonl "
 EVALUATE = "evaluate --workdir={at}/run --tasks={at}/"
 GENERATE = "generate --workdir={at}/run "
-LADDER = "plan --workdir={at}/plan --budget=2 --topology=cpu:2 --data={at}/text.jsonl "
+LADDER = "plan --workdir={at}/plan --budget=2 --topology=cpu:2 --data={at}/text.jsonl"
 PREPARE = "prepare_data --tokenizer={at}/run/tokenizer --input={at}/text.jsonl "
 
 TEXT = "--config.data.path=bundled:corpus_small "
@@ -236,12 +236,12 @@ MISTAKES = [
     # what to train on a text
     ("plan --data={at}/text.jsonl", "for a budget", "--budget=HOURS and --topology=h100:8"),
     (LADDER.replace("=2 ", "=0 "), "--budget=0 is no time", "give hours above 0"),
-    (LADDER + "--task=dance", "--task=dance is not known", "there are generate, classify"),
-    (LADDER + "--variants=gpt2", "--variants=gpt2 is not known", "there are encoder, decoder"),
-    (LADDER + "--config={at}/gpt2.py", "two ways to plan", "leave one out"),
-    (LADDER + "--bytes_per_token=3", "two ways to plan", "leave one out"),
-    (LADDER + "--output={at}/plan.json", "is no page", "name it FILE.html"),
-    (LADDER, "0.039 MB to train on", "get more text, or go on from a published model"),
+    (LADDER + " --task=dance", "--task=dance is not known", "there are generate, classify"),
+    (LADDER + " --variants=gpt2", "--variants=gpt2 is not known", "there are encoder, decoder"),
+    (LADDER + " --config={at}/gpt2.py", "two ways to plan", "leave one out"),
+    (LADDER + " --bytes_per_token=3", "two ways to plan", "leave one out"),
+    (LADDER + " --output={at}/plan.json", "is no page", "name it FILE.html"),
+    (LADDER, " MB to train on", "get more text, or go on from a published model"),
     (LADDER.replace("text.jsonl", "store"), "a prepared store", "give the raw text"),
     (LADDER.replace("text.jsonl", "nope"), "no such file", "check the path"),
     ("plan --budget=2 --config={at}/gpt2.py", "--budget is for a ladder", "give --data=TEXT"),

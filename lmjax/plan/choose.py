@@ -40,7 +40,18 @@ TASKS = {
 ENOUGH_TEXT = 0.25  # of the tokens that the budget's best run wants
 MOST_LOST = 0.1  # nats, for want of text
 
-_SHAPES = [(64, 2), (96, 3), (128, 4), (192, 4), (256, 4), (320, 5), (384, 6), (512, 8)]
+_SHAPES = [
+    (32, 2),
+    (48, 2),
+    (64, 2),
+    (96, 3),
+    (128, 4),
+    (192, 4),
+    (256, 4),
+    (320, 5),
+    (384, 6),
+    (512, 8),
+]
 _SHAPES += [(640, 10), (768, 12), (1024, 16), (1280, 20), (1600, 28), (2048, 32), (2560, 36)]
 _SHAPES += [(3072, 40), (4096, 48)]
 _STEPS = 4000  # about as many as the recommended run has, batches permitting

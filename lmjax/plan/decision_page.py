@@ -178,7 +178,7 @@ def _runs(one: dict[str, Any]) -> markup.Html:
     header = ["model", "parameters", "tokens", "steps", "held-out loss", "unigram", "tokens/s"]
     cells = [
         [
-            run["shape"],
+            run["shape"].replace(" ", "\N{NO-BREAK SPACE}"),
             f"{run['params']:,}",
             f"{run['tokens']:,}",
             f"{run['steps']:,}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmjax.plan.cost import TOKENS_PER_PARAMETER
 from lmjax.train.console import count, duration, size
 
 FAR = 10  # times what was measured; beyond that it is said what that means
@@ -14,7 +15,7 @@ Rows = list[tuple[str, str]]
 def title(found: dict[str, Any]) -> str:
     """Of the whole."""
     budget = found["budget"]
-    return f"{found['text']['path']}: {budget['hours']:g} hours on {budget['topology']}"
+    return f"{found['text']['path']}: {_hours(budget)} on {budget['topology']}"
 
 
 def headline(name: str, one: dict[str, Any]) -> str:
@@ -45,7 +46,7 @@ def rows(found: dict[str, Any], name: str) -> Rows:
         ("fit", _fit(one["fit"])),
         ("budget", _budget(found["budget"])),
         *_run_rows(found, one),
-        ("how sure", _sure(one)),
+        ("how sure", _sure(found, one)),
         ("continue from", _published(found, one)),
     ]
 
@@ -62,7 +63,7 @@ def _text(found: dict[str, Any]) -> str:
 def _ladder(one: dict[str, Any]) -> str:
     runs = one["runs"]
     params, tokens = (sorted({run[key] for run in runs}) for key in ("params", "tokens"))
-    seconds = f" ({duration(one['seconds'])} of this machine)" if one["seconds"] > 1 else ""
+    seconds = f" ({duration(one['seconds'])} of this machine)" if one["seconds"] > 60 else ""
     return (
         f"{len(runs)} runs of {len(params)} sizes, {count(params[0])} to {count(params[-1])} "
         f"parameters in the blocks (embeddings and head not counted), on {count(tokens[0])} to "
@@ -82,9 +83,9 @@ def _fit(fit: dict[str, Any]) -> str:
 
 
 def _budget(budget: dict[str, Any]) -> str:
-    kind = "" if budget["kind"] == "cpu" else f" ({budget['kind']})"
+    kind = f" ({budget['kind'].replace('cpu', 'this machine, measured just now')})"
     return (
-        f"{budget['hours']:g} hours of {budget['topology']}{kind} at {budget['mfu']:.0%} of its "
+        f"{_hours(budget)} of {budget['topology']}{kind} at {budget['mfu']:.0%} of its "
         f"peak: {budget['flops']:.2g} FLOPs"
     )
 
@@ -145,7 +146,7 @@ def _takes(plan: dict[str, Any]) -> str:
     )
 
 
-def _sure(one: dict[str, Any]) -> str:
+def _sure(found: dict[str, Any], one: dict[str, Any]) -> str:
     choice = one["choice"]
     key, which = ("run", "") if choice["text_share"] >= 1 else ("free", " with enough text")
     params, tokens = one["extrapolated"][key]
@@ -155,6 +156,8 @@ def _sure(one: dict[str, Any]) -> str:
         f"the tokens of the ladder's largest runs; by single draws its blocks have {count(low)} to "
         f"{count(high)} parameters"
     )
+    by_rule = (found["budget"]["flops"] / (6 * TOKENS_PER_PARAMETER)) ** 0.5
+    words += f" (the rule of {TOKENS_PER_PARAMETER} tokens a parameter: {count(by_rule)})"
     if max(params, tokens) > FAR:
         words += (
             f". The form was checked at 2.3 times the parameters; beyond {FAR} times its "
@@ -162,6 +165,10 @@ def _sure(one: dict[str, Any]) -> str:
         )
         words += ", so train a run a tenth as long first" * choice["train"]
     return words
+
+
+def _hours(budget: dict[str, Any]) -> str:
+    return f"{budget['hours']:g} hour{'s' * (budget['hours'] != 1)}"
 
 
 def _times(number: float) -> str:
