@@ -40,6 +40,14 @@ class Request:
     overrides: dict[str, Any] = field(default_factory=dict)
     debug: bool = False
 
+    def require_workdir(self) -> None:
+        """Raises UserError where no workdir was given."""
+        if self.workdir is None:
+            raise UserError(
+                "--workdir is missing; give --workdir=DIR, the run's folder of checkpoints, "
+                "metrics and log"
+            )
+
 
 def run_config(request: Request) -> RunConfig:
     """The run of the workdir with what may change changed, or else that of the config file."""
@@ -65,10 +73,7 @@ def run_config(request: Request) -> RunConfig:
 @contextlib.contextmanager
 def opened(request: Request) -> Iterator[tuple[Console, Workdir, RunConfig]]:
     """The workdir, locked and logged to, and what it runs; errors go into its log too."""
-    if request.workdir is None:
-        raise UserError(
-            "--workdir is missing; give --workdir=DIR, a folder for checkpoints, metrics and log"
-        )
+    request.require_workdir()
     run = run_config(request)  # a mistake in the config leaves no folder behind
     _check_hosts(run.config)
     hosts.wait("all have read the config")  # which the first is about to write
@@ -185,8 +190,7 @@ def reading(request: Request) -> Reading:
     Raises:
       UserError: there is no run, or its data are not there.
     """
-    if request.workdir is None:
-        raise UserError("--workdir is missing; give --workdir=DIR, the folder of a run")
+    request.require_workdir()
     path, _ = workdir.existing(request.workdir)
     source = run_config(request)
     jax.config.update("jax_debug_nans", request.debug)

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.pages.markup import Html, bars
-
-__all__ = ["Chart", "Columns", "Line", "bars", "thinned"]
+from lmjax.pages.markup import Html
 
 _DIGITS = 6  # of what is drawn; no screen shows more
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lmjax import paths
 from lmjax.errors import UserError
-from lmjax.plan import choose, ladder, plan, scaling
+from lmjax.plan import choose, climbing, ladder, plan, scaling
 from lmjax.plan.choose import Budget, Candidate, Choice
 from lmjax.plan.ladder import Rung, Size, Text
 from lmjax.plan.plan import Asked
@@ -97,7 +97,7 @@ def make(question: Question, tell: Callable[[str], None]) -> dict[str, Any]:
     }
     for name, its in runs.items():
         tell(f"{name}: {len(its)} runs, {sum(r.result() is not None for r in its)} of them done")
-        seconds = ladder.train(its, tell, question.workers)
+        seconds = climbing.train(its, tell, question.workers)
         found["variants"][name] = _of_variant(question, VARIANTS[name], text, its, budget, tell)
         found["variants"][name]["seconds"] = seconds
     return found

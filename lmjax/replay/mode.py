@@ -22,8 +22,7 @@ def show(request: Request, step: int | None, output: str | None, console: Consol
     Raises:
       UserError: there is no such step or run, or the page cannot be drawn or written.
     """
-    if request.workdir is None:
-        raise UserError("--workdir is missing; give --workdir=DIR, the folder of a run")
+    request.require_workdir()
     path, stored = workdir.existing(request.workdir)
     config = workdir.resume(stored, None, request.overrides).config
     replay_lib.check(

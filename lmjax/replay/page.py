@@ -182,7 +182,7 @@ def _norms(run: Reading, found: Replayed) -> list[Html]:
         parts.append(tag("p", "None is unusual."))
     finite = [row.gradient if math.isfinite(row.gradient) else 0.0 for row in layers]
     names = [row.layer + " (not finite)" * (row.gradient not in finite) for row in layers]
-    picture = charts.bars(names, finite, x="gradient norm", about="Gradient norm of each layer")
+    picture = markup.bars(names, finite, x="gradient norm", about="Gradient norm of each layer")
     return [*parts, picture, markup.details("All parts", _table(rows))]
 
 

@@ -16,8 +16,8 @@ from lmjax.opening import Reading
 from lmjax.replay import compare
 from lmjax.replay.compare import Difference, Row
 from lmjax.train import guard, loop, metrics
-from lmjax.train.checkpoint import versions
 from lmjax.train.copied_checkpoints import finished
+from lmjax.train.meta import versions
 from lmjax.train.reporter import train_row
 from lmjax.train.state import TrainState
 from lmjax.train.step import Explained

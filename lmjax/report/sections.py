@@ -41,7 +41,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "model", f"{config.family}{preset}, {config.model.architecture.replace('_', '-')}"
     yield "parameters", f"{run.num_parameters:,}"
     yield "objective", config.objective.name
-    yield "text", ", ".join(config.data.source_names) or facts_path(config)
+    yield "text", ", ".join(config.data.source_names) or _text_name(config)
     steps = config.train.num_steps
     done = "finished" if run.step >= steps else f"{run.step / steps:.0%}"
     yield "step", f"{run.step:,} of {steps:,} ({done})"
@@ -70,7 +70,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         yield "versions", ", ".join(f"{x} {versions[x]}" for x in wanted if x in versions)
 
 
-def facts_path(config: Config) -> str:
+def _text_name(config: Config) -> str:
     """The text's path without the machine's folders; of a glob, with the folder that it is in."""
     parts = [str(path).rstrip("/").split("/") for path in config.data.paths]
     return ", ".join("/".join(part[-2:] if "*" in part[-1] else part[-1:]) for part in parts)

@@ -19,11 +19,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -39,23 +37,12 @@ from lmjax.data import allocator
 from lmjax.errors import UserError
 from lmjax.parallel import hosts
 from lmjax.train import fingerprint, stored, sums
+from lmjax.train import meta as meta_lib
 from lmjax.train.state import TrainState
 
 
 class DamagedError(UserError):
     """A checkpoint is not what was saved."""
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides about numbers."""
-    names = ("lmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found | {"python": platform.python_version()}
 
 
 class Checkpoints:
@@ -147,7 +134,7 @@ class Checkpoints:
           Exception: this save, or the one before, could not be written.
         """
         self.wait()
-        meta = _described(step, {**meta, "fingerprint": fingerprint.of(state)})
+        meta = meta_lib.described(step, _prng(), {**meta, "fingerprint": fingerprint.of(state)})
         chunked = jax.tree.map(_chunks, state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state, save_args=chunked), meta=ocp.args.JsonSave(meta)
@@ -343,7 +330,7 @@ def save_weights(directory: str, params: Any, meta: dict[str, Any]) -> None:
             save_args=jax.tree.map(_chunks, state),
             ocdbt_target_data_file_size=_FILE_BYTES,
         ),
-        meta=ocp.args.JsonSave(_described(0, {**meta, "weights_only": True})),
+        meta=ocp.args.JsonSave(meta_lib.described(0, _prng(), {**meta, "weights_only": True})),
     )
     with _quiet():  # it warns that there is no handler for arrays on devices
         manager = ocp.CheckpointManager(
@@ -372,14 +359,8 @@ def _chunks(leaf: Any) -> ocp.SaveArgs:
     return ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if is_stack else ())
 
 
-def _described(step: int, meta: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "step": step,
-        "prng": jax.config.jax_default_prng_impl,
-        "versions": versions(),
-        **meta,
-    }
+def _prng() -> str:
+    return jax.config.jax_default_prng_impl
 
 
 def _kvstore(directory: epath.Path) -> str:

@@ -12,7 +12,7 @@ from small_run import CORPUS
 
 from lmjax import config_file
 from lmjax.errors import UserError
-from lmjax.plan import decision, decision_page, ladder, plan, topology, variants
+from lmjax.plan import climbing, decision, decision_page, ladder, plan, topology, variants
 from lmjax.plan.ladder import Rung, Size, Text
 from lmjax.plan.variants import VARIANTS, Shape
 from lmjax.train import console
@@ -63,7 +63,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
     for run in runs:
         finished(run, 5 - 1e-6 * run.num_params)
     lines = []
-    assert ladder.train(runs, lines.append) < 5
+    assert climbing.train(runs, lines.append) < 5
     assert lines == []
     points = ladder.points(runs)
     assert (np.diff(points.params) >= 0).all()
@@ -82,7 +82,7 @@ def test_a_rung_on_the_plateau_is_no_point(tmp_path):
 def test_a_run_that_fails_says_why(tmp_path):
     run = Rung(VARIANTS["decoder"], Shape(16, 1), 10_000, TEXT, TINY, tmp_path / "runs")
     with pytest.raises(UserError, match=r"decoder_16x1_10k .*no such file.*give the same command"):
-        ladder.train([run], lambda line: None, 1)
+        climbing.train([run], lambda line: None, 1)
 
 
 def test_too_little_text(tmp_path):
